@@ -1,0 +1,1 @@
+"""The embedded server: OTLP receiver, SQLite store and pages in one process."""
