@@ -31,8 +31,9 @@ class PointGroup(NamedTuple):
     """Points of one metric series; the store prepends the id of the series."""
 
     resource: Resource
+    scope: str
     series: Row
-    """name, unit, description, kind, temporality, monotonic, attributes (canonical JSON)."""
+    """The columns of a series up to the ids, which the store appends."""
     rows: Sequence[Row]
 
 
@@ -51,9 +52,9 @@ class Batch:
     reason: str = ""
     """Why the first of them was rejected."""
 
-    def reject(self, reason: str) -> None:
-        """Count a malformed item; the first reason is kept."""
-        self.rejected += 1
+    def reject(self, reason: str, count: int = 1) -> None:
+        """Count malformed items; the first reason is kept."""
+        self.rejected += count
         self.reason = self.reason or reason
 
     @property

@@ -64,7 +64,7 @@ UNKNOWN_KEY = "-"
 """Key of the rows whose dimension (model, feature, user ...) was not given."""
 
 
-class SourceUnavailable(Exception):
+class SourceUnavailable(Exception):  # noqa: N818 (a state of the world, not a fault of the program)
     """There is nothing to read; the message says where it looked and what to do."""
 
 
