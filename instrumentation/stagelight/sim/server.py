@@ -1,0 +1,33 @@
+"""The HTTP server under the simulator."""
+
+from __future__ import annotations
+
+import contextlib
+
+import uvicorn
+from starlette.types import ASGIApp
+
+__all__ = ["QuietServer"]
+
+
+class QuietServer(uvicorn.Server):
+    """A server without log lines, signal handlers or headers that differ from one moment to the next."""
+
+    def __init__(self, application: ASGIApp) -> None:
+        super().__init__(
+            uvicorn.Config(
+                application,
+                log_config=None,
+                log_level=60,  # above critical: responses that break on purpose are reported as errors
+                access_log=False,
+                lifespan="off",
+                ws="none",
+                date_header=False,
+                server_header=False,
+                timeout_graceful_shutdown=1,
+            )
+        )
+
+    def capture_signals(self) -> contextlib.AbstractContextManager[None]:  # type: ignore[override]  # uvicorn declares a generator
+        """Leave the signals of the process alone, also when run in its main thread."""
+        return contextlib.nullcontext()

@@ -1,0 +1,212 @@
+"""The ASGI application: from a request to the endpoint's reply, with everything recorded."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from stagelight.sim.chat import chat
+from stagelight.sim.delivery import Delivery, Hanging, Pace
+from stagelight.sim.embeddings import embeddings
+from stagelight.sim.faults import Fault, FaultError, Faults, parse_faults
+from stagelight.sim.holds import Holds
+from stagelight.sim.models import LATENCIES, MODELS, Latency
+from stagelight.sim.prompts import PromptCache
+from stagelight.sim.responses import responses
+from stagelight.sim.scenario import Counting, Scenario
+from stagelight.sim.speech import speech
+from stagelight.sim.wire import Call, OpenAIError, Recorded, Reply, compact
+
+__all__ = ["Service"]
+
+_CONTROLS = ("tokens", "reasoning")
+
+
+class Service:
+    """The state of a simulator and its endpoints."""
+
+    def __init__(self, *, seed: int, speed: float, latency: str | None, scenario: Scenario) -> None:
+        self.requests: list[Recorded] = []
+        self.holds = Holds()
+        self._seed = seed
+        self._speed = speed
+        self._latency = latency
+        self._scenario = scenario
+        self._lock = threading.Lock()
+        self.forget()
+
+    def forget(self) -> None:
+        """Begin anew: no recorded requests, no cached prompts, rules that count from 1."""
+        with self._lock:
+            self.requests.clear()
+            self._cache = PromptCache()
+            self._counting = Counting(self._scenario, self._seed)
+
+    def application(self) -> ASGIApp:
+        """Make the ASGI application."""
+        endpoints: dict[str, Callable[[Call], Reply]] = {
+            "/v1/chat/completions": lambda call: chat(call, self._cache),
+            "/v1/responses": lambda call: responses(call, self._cache),
+            "/v1/embeddings": embeddings,
+            "/v1/audio/speech": speech,
+        }
+        routes = [Route(path, _Endpoint(self, answer), methods=["POST"]) for path, answer in endpoints.items()]
+        routes.append(Route("/v1/models", self._models, methods=["GET"]))
+        routes.append(Route("/simulator/release", self._release, methods=["POST"]))
+        return Starlette(routes=routes, exception_handlers={HTTPException: _refused})
+
+    async def respond(self, request: Request, answer: Callable[[Call], Reply]) -> ASGIApp:
+        """Answer one request to a simulated endpoint."""
+        received_s = asyncio.get_running_loop().time()
+        body = await self._record(request)
+        try:
+            _authorise(request)
+            fields = _parse(body)
+            faults = self._faults(request, str(fields.get("model", "")))
+            hanging = faults.get("timeout")
+            if hanging is not None:
+                return Hanging(hanging)
+            controls = {
+                name: _control(request, name) for name in _CONTROLS if f"x-stagelight-{name}" in request.headers
+            }
+            call = Call(request.url.path, fields, seed=self._seed, faults=faults, controls=controls)
+            _fail(call)
+            reply = answer(call)
+        except OpenAIError as error:
+            return _error(error)
+        if "x-stagelight-hold" in request.headers:
+            self.holds.add("chunk", _control(request, "hold"), request.url.path)
+        slow = faults.get("slow_first_token")
+        pace = Pace(
+            self._speed_of(call.model, reply.latency),
+            call.random("pace"),
+            speed=self._speed,
+            delay_s=slow["delay"] if slow else 0.0,
+        )
+        return Delivery(reply, faults, pace, self.holds, received_s)
+
+    async def _record(self, request: Request) -> bytes:
+        body = await request.body()
+        headers = tuple((name.decode("latin-1"), value.decode("latin-1")) for name, value in request.headers.raw)
+        self.requests.append(Recorded(request.method, request.url.path, headers, body))
+        return body
+
+    def _faults(self, request: Request, model: str) -> Faults:
+        try:
+            asked = parse_faults(request.headers.get("x-stagelight-fault", ""))
+        except FaultError as error:
+            raise OpenAIError.invalid(f"x-stagelight-fault: {error}") from None
+        return Faults(asked + self._counting.faults(request.url.path, model))
+
+    def _speed_of(self, model: str, usual: Latency) -> Latency:
+        name = self._latency or self._scenario.latency_of(model)
+        return LATENCIES[name] if name else usual
+
+    async def _models(self, request: Request) -> Response:
+        await self._record(request)
+        rows = [
+            {"id": row.id, "object": "model", "created": row.created, "owned_by": "system"} for row in MODELS.values()
+        ]
+        return Response(compact({"object": "list", "data": rows}), media_type="application/json")
+
+    async def _release(self, request: Request) -> Response:
+        del request
+        self.holds.release()
+        return Response(status_code=204)
+
+
+class _Endpoint:
+    """Routes a request to an endpoint; a class, because a function would be taken for one that returns a response."""
+
+    def __init__(self, service: Service, answer: Callable[[Call], Reply]) -> None:
+        self._service = service
+        self._answer = answer
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        response = await self._service.respond(Request(scope, receive), self._answer)
+        await response(scope, receive, send)
+
+
+def _authorise(request: Request) -> None:
+    scheme, _, key = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not key.strip():
+        message = "You didn't provide an API key. Send it as 'Authorization: Bearer KEY'; the simulator accepts any."
+        raise OpenAIError(401, message, kind="invalid_request_error")
+
+
+def _parse(body: bytes) -> dict[str, Any]:
+    try:
+        fields = json.loads(body)
+    except ValueError:
+        fields = None
+    if not isinstance(fields, dict):
+        raise OpenAIError.invalid("We could not parse the JSON body of your request. A JSON object is expected.")
+    return fields
+
+
+def _control(request: Request, name: str) -> int:
+    text = request.headers[f"x-stagelight-{name}"]
+    if not text.isdecimal() or int(text) > 1_000_000:
+        raise OpenAIError.invalid(f"x-stagelight-{name} is {text!r}; accepted: a whole number up to 1000000")
+    return int(text)
+
+
+def _fail(call: Call) -> None:
+    """Raise the error that a fault asks for."""
+    failing: dict[str, Callable[[Fault], OpenAIError]] = {
+        "unauthorized": lambda _: OpenAIError(
+            401, "Incorrect API key provided.", kind="invalid_request_error", code="invalid_api_key"
+        ),
+        "model_not_found": lambda _: OpenAIError(
+            404,
+            f"The model `{call.model}` does not exist or you do not have access to it.",
+            kind="invalid_request_error",
+            code="model_not_found",
+        ),
+        "quota": lambda _: OpenAIError(
+            429, "You exceeded your current quota.", kind="insufficient_quota", code="insufficient_quota"
+        ),
+        "rate_limit": lambda fault: _rate_limited(call, fault["retry_after"]),
+        "server_error": lambda fault: OpenAIError(
+            int(fault["status"]), "The server had an error while processing your request.", kind="server_error"
+        ),
+    }
+    for fault in call.faults.all:
+        if fault.kind in failing:
+            error = failing[fault.kind](fault)
+            error.headers.setdefault("x-request-id", call.id("req_", length=32))
+            raise error
+
+
+def _rate_limited(call: Call, retry_after_s: float) -> OpenAIError:
+    message = f"Rate limit reached for {call.model} on requests per min (RPM). Please try again in {retry_after_s:g}s."
+    error = OpenAIError(429, message, kind="requests", code="rate_limit_exceeded")
+    error.headers = {
+        **call.headers(0),
+        "x-ratelimit-remaining-requests": "0",
+        "retry-after": f"{retry_after_s:g}",
+        "retry-after-ms": f"{retry_after_s * 1000:g}",
+    }
+    return error
+
+
+def _error(error: OpenAIError) -> Response:
+    body = compact({"error": error.error})
+    return Response(body, error.status, headers=error.headers, media_type="application/json")
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    status = error.status_code if isinstance(error, HTTPException) else 500
+    verb = "Not allowed to" if status == 405 else "Invalid URL:"
+    message = f"{verb} {request.method} {request.url.path}"
+    return _error(OpenAIError(status, message, kind="invalid_request_error"))
