@@ -75,7 +75,7 @@ def _series_row(resource: Resource, scope: str, metric: Metric, attributes: str,
     kind = metric.WhichOneof("data")
     data = getattr(metric, kind or "")
     monotonic = data.is_monotonic if kind == "sum" else None
-    temporality = _TEMPORALITY.get(getattr(data, "aggregation_temporality", 0))
+    temporality = None if kind in {"gauge", "summary"} else _TEMPORALITY.get(data.aggregation_temporality)
     # Attributes come in any order from one export to the next.
     attributes = orjson.dumps(orjson.loads(attributes), option=orjson.OPT_SORT_KEYS).decode()
     identity = (resource.json, scope, metric.name, metric.unit, kind, temporality, monotonic, attributes, bounds)

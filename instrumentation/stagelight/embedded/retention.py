@@ -54,7 +54,7 @@ class Pruner:
         return 0.0 if self._sweep is not None else max(0.0, self._next_look - time.monotonic())
 
     def step(self) -> bool:
-        """Delete one chunk of what is too old, if any; True when rows went."""
+        """Delete one chunk of what is too old; True when rows may have gone."""
         if self._sweep is None:
             if time.monotonic() < self._next_look:
                 return False
@@ -67,7 +67,6 @@ class Pruner:
         except StopIteration:
             self._sweep = None
             self._next_look = time.monotonic() + self._retention.interval_s
-            return False
         except sqlite3.Error:
             self._sweep = None
             self._next_look = time.monotonic() + self._retention.interval_s
@@ -135,13 +134,7 @@ class Pruner:
 
     def _oldest_chunk(self) -> int | None:
         """A time up to which at least one row goes and no table loses much more than a chunk; None when all is gone."""
-        ends = [
-            self._scalar(
-                f"SELECT max({column}) FROM "  # noqa: S608 (our own names)
-                f"(SELECT {column} FROM {table} ORDER BY {column} LIMIT {_CHUNK})"
-            )
-            for table, column in (("spans", "start_ns"), ("logs", "time_ns"))
-        ]
+        ends = [self._chunk_end("spans", "start_ns"), self._chunk_end("logs", "time_ns")]
         oldest_point = self._scalar(
             "SELECT min((SELECT min(time_ns) FROM points WHERE points.series_id = series.id)) FROM series"
         )
@@ -150,6 +143,12 @@ class Pruner:
             ends.append(oldest_point + span_ns // 50)
         return min((end for end in ends if end is not None), default=None)
 
+    def _chunk_end(self, table: str, column: str) -> int | None:
+        return self._scalar(
+            f"SELECT max({column}) FROM "  # noqa: S608 (our own names)
+            f"(SELECT {column} FROM {table} ORDER BY {column} LIMIT {_CHUNK})"
+        )
+
     def _drop_rest(self) -> None:
         """With all else gone: the oldest part of the ledger, and names that nothing refers to."""
         for table in ("resource", "scope"):
@@ -157,7 +156,7 @@ class Pruner:
                 f"DELETE FROM {table} WHERE id NOT IN (SELECT {table}_id FROM usage)"  # noqa: S608 (our own names)
             )
         while self._used() > self._retention.size_bytes:
-            end = self._scalar(f"SELECT max(time_ns) FROM (SELECT time_ns FROM usage ORDER BY time_ns LIMIT {_CHUNK})")
+            end = self._chunk_end("usage", "time_ns")
             if end is None:
                 return
             for _ in self._delete("usage", "time_ns", end):

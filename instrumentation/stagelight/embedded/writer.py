@@ -12,7 +12,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from stagelight.embedded.batch import Batch, Group, Resource, WriteResult
+from stagelight.embedded.batch import Batch, Group, Resource, Row, WriteResult
 from stagelight.embedded.retention import Pruner, Retention
 from stagelight.embedded.schema import (
     LOG_COLUMNS,
@@ -224,7 +224,7 @@ class _Inserter:
         return added
 
     def _add_points(self, batch: Batch) -> int:
-        rows = []
+        rows: list[Row] = []
         for resource, scope, series, points in batch.points:
             owner = self._owner(resource, scope)
             digest = series[0]
@@ -250,7 +250,8 @@ class _Inserter:
             (resource.service, resource.json, seen_ns),
         )
         self._connection.execute(
-            "INSERT INTO scope (name, seen_ns) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET seen_ns = excluded.seen_ns",
+            "INSERT INTO scope (name, seen_ns) VALUES (?, ?) "
+            "ON CONFLICT (name) DO UPDATE SET seen_ns = excluded.seen_ns",
             (scope, seen_ns),
         )
         owner = (

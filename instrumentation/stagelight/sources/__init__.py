@@ -1,1 +1,33 @@
 """Reading stored telemetry: one interface over the embedded store now, over other back ends later."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from stagelight.embedded.store import NoStoreError, StoreError, default_path
+from stagelight.sources.embedded import EmbeddedSource
+from stagelight.sources.model import Source, SourceUnavailable, Window
+
+__all__ = ["EmbeddedSource", "Source", "SourceUnavailable", "Window", "open_source"]
+
+
+def open_source(spec: str | None = None) -> Source:
+    """Open stored telemetry for reading, whether or not a server runs.
+
+    Args:
+        spec: path of a database file; ``None`` is the one that ``stagelight up`` keeps.
+
+    Raises:
+        SourceUnavailable: there is nothing to read; the message says what to do.
+    """
+    if spec is not None and "://" in spec:
+        raise SourceUnavailable(f"source {spec!r}: an address cannot be read; accepted is the path of a database file")
+    path = Path(spec).expanduser() if spec else default_path()
+    try:
+        return EmbeddedSource(path)
+    except NoStoreError as error:
+        raise SourceUnavailable(
+            f"There is no telemetry yet: {error}. Start `stagelight up` and send some to it, or run `stagelight demo`."
+        ) from error
+    except StoreError as error:
+        raise SourceUnavailable(str(error)) from error
