@@ -1,1 +1,51 @@
-"""Stagelight."""
+"""Stagelight: OpenTelemetry-native observability for AI applications."""
+
+from stagelight._version import __version__
+from stagelight.configure import configure, flush, shutdown
+from stagelight.stages import (
+    cache,
+    chunk,
+    current,
+    embedding,
+    enrich,
+    evaluation,
+    feedback,
+    identify,
+    job,
+    llm,
+    memory,
+    parse,
+    rerank,
+    retrieval,
+    store,
+    stt,
+    tool,
+    tts,
+    turn,
+)
+
+__all__ = [
+    "__version__",
+    "cache",
+    "chunk",
+    "configure",
+    "current",
+    "embedding",
+    "enrich",
+    "evaluation",
+    "feedback",
+    "flush",
+    "identify",
+    "job",
+    "llm",
+    "memory",
+    "parse",
+    "rerank",
+    "retrieval",
+    "shutdown",
+    "store",
+    "stt",
+    "tool",
+    "tts",
+    "turn",
+]

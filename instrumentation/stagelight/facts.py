@@ -11,14 +11,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from decimal import Decimal
+from types import MappingProxyType
 from typing import Literal, NamedTuple
 
 __all__ = [
     "COMPONENTS",
     "STAGES",
     "STREAM_OUTCOMES",
+    "CallFacts",
     "Component",
     "Cost",
+    "Identity",
     "Outcome",
     "Partial",
     "Priced",
@@ -27,6 +30,7 @@ __all__ = [
     "Response",
     "Retrieved",
     "Stage",
+    "TurnFacts",
     "Unpriced",
     "UnpricedReason",
     "Usage",
@@ -41,9 +45,7 @@ STAGES: tuple[Stage, ...] = (
     "embedding", "retrieval", "rerank", "llm", "tts", "stt", "tool", "memory", "parse", "chunk", "enrich", "store",
 )  # fmt: skip
 
-Outcome = Literal[
-    "completed", "error", "client_abandoned", "provider_aborted", "timeout", "cancelled", "length_cut"
-]
+Outcome = Literal["completed", "error", "client_abandoned", "provider_aborted", "timeout", "cancelled", "length_cut"]
 """How a call ended. ``error`` is a failed call; a user pressing stop (``client_abandoned``) is not one."""
 
 STREAM_OUTCOMES: tuple[Outcome, ...] = (
@@ -76,7 +78,7 @@ class Usage(NamedTuple):
     cache_read_tokens: int | None = None
     """Subset of ``input_tokens`` served from the provider's cache, {token}."""
     cache_write_tokens: int | Mapping[str, int] | None = None
-    """Subset of ``input_tokens`` written to the cache, {token}; a mapping gives it per time-to-live (``5m``, ``1h``)."""
+    """Subset of ``input_tokens`` written to the cache, {token}; a mapping gives it per time-to-live: ``5m``, ``1h``."""
     reasoning_tokens: int | None = None
     """Subset of ``output_tokens`` spent on reasoning, {token}."""
     audio_input_tokens: int | None = None
@@ -155,10 +157,10 @@ class RateLimit(NamedTuple):
 class Retrieved(NamedTuple):
     """Results of a search."""
 
-    count: int
+    count: int  # type: ignore[assignment]  # hides tuple.count, which nobody needs here
     scores: tuple[float, ...] = ()
     metric: str | None = None
-    """What the scores are: ``cosine``, ``dot``, ``euclid``, ``manhattan``, ``bm25`` ...; scores of different metrics never mix."""
+    """What the scores are: ``cosine``, ``dot``, ``euclid``, ``bm25`` ...; scores of different metrics never mix."""
     higher_is_better: bool | None = None
 
 
@@ -213,3 +215,59 @@ class Unpriced(NamedTuple):
 
 
 Cost = Priced | Partial | Unpriced
+
+
+class Identity(NamedTuple):
+    """Whose work a turn is; inherited by the calls and turns inside it."""
+
+    feature: str | None = None
+    variant: str | None = None
+    tenant: str | None = None
+    route: str | None = None
+    user: str | None = None
+    """Pseudonym of the user id, never the id itself."""
+    session: str | None = None
+    """Pseudonym of the session id."""
+    conversation: str | None = None
+    """The application's own conversation id, as given."""
+
+
+class CallFacts(NamedTuple):
+    """All that is known of one ended call."""
+
+    stage: Stage
+    request: Request
+    outcome: Outcome
+    start_ns: int
+    duration_s: float
+    response: Response | None = None
+    usage: Usage | None = None
+    cost: Cost | None = None
+    error_type: str | None = None
+    first_chunk_s: float | None = None
+    """Time from the start of the call to the first chunk, in seconds; streamed calls only."""
+    chunks: int | None = None
+    gaps_s: tuple[float, ...] = ()
+    """Times between chunks that were not handed over before, in seconds."""
+    longest_gap_s: float | None = None
+
+
+class TurnFacts(NamedTuple):
+    """All that is known of one ended turn or job."""
+
+    kind: Literal["turn", "job"]
+    name: str
+    outcome: Outcome
+    start_ns: int
+    duration_s: float
+    error_type: str | None = None
+    time_to_first_token_s: float | None = None
+    time_to_first_audio_s: float | None = None
+    calls: int = 0
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cost: Decimal | None = None
+    """Sum of the known amounts in USD; ``None`` when no call of the turn has an amount."""
+    cost_status: Literal["exact", "estimated", "partial", "unpriced"] | None = None
+    self_time_s: Mapping[str, float] = MappingProxyType({})
+    """Seconds each stage is answerable for, ``other`` included; they sum to ``duration_s``."""

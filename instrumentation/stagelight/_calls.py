@@ -1,0 +1,328 @@
+"""Calls: one stage's work from start to end, and the facts given about it on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple, TypeVar
+
+from opentelemetry import context as otel_context
+from opentelemetry.context import Context
+
+from stagelight import _clock, cost
+from stagelight._attributes import call_attributes, ledger_attributes, start_attributes
+from stagelight._guard import guard, misuse, quietly
+from stagelight._ledger import record_usage
+from stagelight._lifecycle import CALL_KEY, Scope, end_span
+from stagelight._operations import OPERATIONS, PRICED_STAGES, span_name
+from stagelight._streaming import Stream
+from stagelight._turns import Turn, current_turn
+from stagelight._validation import checked_price, checked_retrieved, checked_usage
+from stagelight.facts import CallFacts, Cost, Identity, Outcome, Priced, Request, Response, Stage, Unpriced, Usage
+
+__all__ = ["Call", "current_call", "merged"]
+
+_GAPS_AT_ONCE = 256
+"""Gaps between chunks kept before they are handed over, so that a stream of any length takes constant memory."""
+
+_NOBODY = Identity()
+_NO_USAGE: Cost = Unpriced(reason="no_usage")
+
+Record = TypeVar("Record", bound=NamedTuple)
+
+
+def merged(old: Record | None, new: Record | None) -> Record | None:
+    """The newer record, with the older one's value where the newer does not know."""
+    if old is None or new is None:
+        return new if old is None else old
+    return type(old)(*(before if after is None else after for before, after in zip(old, new, strict=True)))
+
+
+class Call(Scope):
+    """One stage's call; made by the verbs (``stagelight.llm`` ...) and by the integrations.
+
+    Use it as a block, or ``start`` it and ``end`` it yourself. No method raises, also after the end, except for misuse
+    in strict mode.
+    """
+
+    __slots__ = (
+        "_cost",
+        "_first_s",
+        "_gaps",
+        "_has_children",
+        "_joined",
+        "_last_s",
+        "_longest_gap_s",
+        "_seen_content",
+        "_turn",
+        "chunks",
+        "request",
+        "response_facts",
+        "stage",
+        "usage_facts",
+    )
+
+    def __init__(self, stage: Stage, request: Request) -> None:
+        super().__init__()
+        self.stage = stage
+        self.request = request
+        self.response_facts: Response | None = None
+        self.usage_facts: Usage | None = None
+        self._cost: Cost | None = None
+        self._turn: Turn | None = None
+        self._joined = False
+        self._has_children = False
+        self.chunks = 0
+        self._first_s: float | None = None
+        self._last_s = 0.0
+        self._longest_gap_s: float | None = None
+        self._gaps: list[float] = []
+        self._seen_content = False
+
+    def _start(self) -> None:
+        stage, request = self.stage, self.request
+        self._turn = current_turn()
+        self._begin(span_name(stage, request), OPERATIONS[stage].kind, start_attributes(stage, request), CALL_KEY)
+        runtime = self._runtime
+        runtime.in_flight.change(stage, request.provider, 1)
+        identity = self._identity()
+        if runtime.configured and runtime.instruments.is_new(stage, request, identity):
+            runtime.handover.put(partial(_first_call, runtime.instruments, stage, request, identity))
+
+    def _identity(self) -> Identity:
+        return self._turn.identity if self._turn is not None else _NOBODY
+
+    # integrations
+
+    def join(self, stage: Stage, request: Request) -> bool:
+        """Become the one call of a client instrumented inside this block.
+
+        Returns:
+            False when the client's call is another one: another stage, another provider, or a second attempt.
+        """
+        mine = self.request
+        other_provider = mine.provider is not None and request.provider not in {None, mine.provider}
+        if not self.live or stage != self.stage or self._joined or other_provider:
+            self._has_children = self._has_children or (self.live and stage == self.stage)
+            return False
+        self._joined = True
+        self.request = merged(request, mine) or mine
+        return True
+
+    def absorb(self, response: Response | None) -> None:
+        """Take facts extracted from a response; the last value of each wins."""
+        if response is None or not self.live:
+            return
+        self.response_facts = merged(self.response_facts, response)
+        if response.usage is not None:
+            self.usage_facts = merged(self.usage_facts, response.usage)
+
+    def content(self) -> None:
+        """The first non-empty text or audio has come."""
+        if not self._seen_content:
+            self._seen_content = True
+            if self._turn is not None and self._turn.live:
+                self._turn.first(self.stage, self._last_s or _clock.seconds())
+
+    def tick(self) -> None:
+        """A chunk has come."""
+        now = _clock.seconds()
+        self.chunks += 1
+        if self._first_s is None:
+            self._first_s = now
+        else:
+            gap = now - self._last_s
+            self._gaps.append(gap)
+            if self._longest_gap_s is None or gap > self._longest_gap_s:
+                self._longest_gap_s = gap
+            if len(self._gaps) >= _GAPS_AT_ONCE:
+                gaps, self._gaps = tuple(self._gaps), []
+                record = self._runtime.instruments.gaps
+                self._runtime.handover.put(partial(record, self.stage, self.request, gaps, self.context))
+        self._last_s = now
+
+    # streams
+
+    def stream(self, source: Any) -> Any:
+        """A stand-in for ``source`` that passes its items through and records first chunk, gaps and outcome.
+
+        Args:
+            source: an iterable or async iterable of text, bytes or anything else.
+
+        Returns:
+            An iterator of the same kind with the same items; ``source`` itself once the call has ended.
+        """
+        self.start()
+        return Stream(source, self) if self.live else source
+
+    def chunk(self, item: Any) -> None:
+        """A chunk came through ``stream``; empty text or bytes are a chunk but no first token."""
+        with guard("chunk"):
+            self.tick()
+            if not self._seen_content and (item or not isinstance(item, str | bytes)):
+                self.content()
+
+    def aside(self, work: Callable[[], None]) -> None:
+        """Do ``work`` later: called inside a garbage collection."""
+        self._runtime.handover.put_aside(work)
+
+    # facts
+
+    def usage(self, **quantities: float | Mapping[str, int] | bool | None) -> None:
+        """Give billable quantities; the last value of each wins.
+
+        Args:
+            quantities: fields of ``facts.Usage``: ``input_tokens``, ``output_tokens``, ``cache_read_tokens``,
+                ``cache_write_tokens`` (a number or a mapping per time-to-live), ``reasoning_tokens``,
+                ``audio_input_tokens``, ``audio_output_tokens``, ``characters``, ``audio_seconds``, ... Counts are
+                inclusive, integers >= 0; ``counted=True`` says that you counted them yourself: the cost is estimated.
+        """
+        with guard("usage"):
+            given = checked_usage(quantities)
+            if given and self.live:
+                self.usage_facts = (self.usage_facts or Usage())._replace(**given)
+
+    def response(
+        self,
+        *,
+        model: str | None = None,
+        id: str | None = None,
+        finish_reasons: Sequence[str] | None = None,  # noqa: A002
+    ) -> None:
+        """Give what came back: the model that answered, the provider's id, why it stopped."""
+        with guard("response"):
+            reasons = None if finish_reasons is None else tuple(str(reason) for reason in finish_reasons)
+            cut = reasons is not None and any(reason in {"length", "max_tokens"} for reason in reasons)
+            self.absorb(Response(model=model, id=id, finish_reasons=reasons, length_cut=cut))
+
+    def results(
+        self,
+        *,
+        scores: Sequence[float] | None = None,
+        count: int | None = None,
+        metric: str | None = None,
+        higher_is_better: bool | None = None,
+    ) -> None:
+        """Give what a search found.
+
+        Args:
+            scores: score of each result, in order; their number is the count.
+            count: number of results where there are no scores.
+            metric: what the scores are: ``cosine``, ``dot``, ``euclid``, ``bm25`` ...
+            higher_is_better: direction of the scores; default higher, ``False`` for distances.
+        """
+        with guard("results"):
+            found = checked_retrieved(scores, count, metric, higher_is_better)
+            if found is not None:
+                self.absorb(Response(retrieved=found))
+
+    def cost(self, amount: Any, currency: str = "USD") -> None:
+        """Give the price the provider or gateway stated; it wins over any price data.
+
+        Args:
+            amount: a ``Decimal``, int, float or decimal text, >= 0.
+            currency: ISO 4217; only ``USD`` can be summed with the rest, another needs a rate in the price overrides.
+        """
+        with guard("cost"):
+            stated = checked_price(amount, currency)
+            if stated is not None and self.live:
+                self._cost = Priced(
+                    amount=stated,
+                    components={"requests": stated},
+                    status="exact",
+                    price_source="provider",
+                    source="provider",
+                )
+
+    def record(self, response: Any) -> None:
+        """Read a known SDK's response with the same extractor as its integration."""
+        with guard("record"):
+            from stagelight._readers import read
+
+            facts = read(response)
+            if facts is None:
+                kind = f"{type(response).__module__}.{type(response).__qualname__}"
+                misuse("unreadable", f"record(): cannot read {kind}; accepted: responses of the supported clients")
+            self.absorb(facts)
+
+    # end
+
+    def _price(self, outcome: Outcome) -> Cost | None:
+        if self._cost is not None or self._has_children:
+            return self._cost
+        usage, response = self.usage_facts, self.response_facts
+        if usage is None:
+            billable = self.stage in PRICED_STAGES and (outcome != "error" or self.chunks > 0)
+            return _NO_USAGE if billable else None
+        request = self.request
+        told = request.server_address in self._runtime.settings.provider_hosts  # a proxy of a hosted provider
+        tier = response.service_tier if response is not None else None
+        price = partial(
+            cost.price,
+            usage,
+            provider=request.provider,
+            request_model=request.model,
+            response_model=response.model if response is not None else None,
+            operation=request.operation,
+            service_tier=tier or request.service_tier,
+            at=self.start_ns / 1e9,
+            server_address=None if told else request.server_address,
+        )
+        return quietly("price", price, _NO_USAGE)
+
+    def _record(self, end_s: float, outcome: Outcome) -> None:
+        runtime = self._runtime
+        runtime.in_flight.change(self.stage, self.request.provider, -1)
+        if not runtime.configured and not self.span.is_recording():
+            return
+        response, streamed = self.response_facts, self.chunks > 0 or bool(self.request.stream)
+        if outcome == "completed" and response is not None and response.length_cut:
+            outcome = "length_cut"
+        facts = CallFacts(
+            stage=self.stage,
+            request=self.request,
+            outcome=outcome,
+            start_ns=self.start_ns,
+            duration_s=end_s - self.start_s,
+            response=response,
+            usage=self.usage_facts,
+            cost=self._price(outcome),
+            error_type=self._error_type,
+            first_chunk_s=None if self._first_s is None else self._first_s - self.start_s,
+            chunks=self.chunks if streamed else None,
+            gaps_s=tuple(self._gaps),
+            longest_gap_s=self._longest_gap_s,
+        )
+        if self._turn is not None:
+            self._turn.add(self.stage, self.start_s, end_s, facts.usage, facts.cost)
+        runtime.handover.put(partial(self._hand_in, facts, self.end_ns(end_s)))
+
+    def _hand_in(self, facts: CallFacts, end_ns: int) -> None:
+        runtime, turn = self._runtime, self._turn
+        upstream_cost = runtime.settings.cost_names == "upstream"
+        attributes = call_attributes(facts, self._identity(), upstream_cost=upstream_cost)
+        end_span(self.span, end_ns, attributes, facts.error_type)
+        runtime.instruments.call(facts, self.context)
+        if facts.cost is None:
+            return
+        if turn is None:
+            self._bill(facts, end_ns, _NOBODY)
+        else:
+            turn.bill(partial(self._bill, facts, end_ns))
+
+    def _bill(self, facts: CallFacts, end_ns: int, identity: Identity) -> None:
+        runtime = self._runtime
+        runtime.instruments.billed(facts, identity, self.context)
+        record_usage(runtime.logger, ledger_attributes(facts, identity), end_ns, self.context)
+
+
+def _first_call(instruments: Any, stage: Stage, request: Request, identity: Identity) -> None:
+    # The price data is read now, so that no later call waits for it.
+    cost.price(Usage(input_tokens=1), provider=request.provider, request_model=request.model)
+    instruments.announce(stage, request, identity)
+
+
+def current_call(context: Context | None = None) -> Call | None:
+    """The innermost call that has not ended; a turn begun inside a call hides it."""
+    call = otel_context.get_value(CALL_KEY, context)
+    return call if isinstance(call, Call) and call.live else None

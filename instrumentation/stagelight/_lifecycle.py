@@ -1,0 +1,238 @@
+"""The only start and end of spans: clock, context, outcome, error status, and the hand-over at the end.
+
+A scope (a call or a turn) is attached to the context only inside its block or while it pulls from a stream, always
+without tokens: the context that stood before is put back if ours still stands, so nothing can fail to detach. It ends
+when its block has exited and all its streams have ended, at the later of the two times.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from concurrent.futures import CancelledError as FutureCancelledError
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from opentelemetry import context as otel_context
+from opentelemetry.context import Context
+from opentelemetry.trace import Span, SpanKind, Status, StatusCode, set_span_in_context
+
+from stagelight import _clock, _runtime
+from stagelight._guard import guard
+from stagelight.facts import Outcome
+
+if TYPE_CHECKING:
+    from stagelight._runtime import Runtime
+
+__all__ = ["CALL_KEY", "TURN_KEY", "Attachment", "Scope", "end_span", "error_type", "outcome_of"]
+
+CALL_KEY = otel_context.create_key("stagelight.call")
+TURN_KEY = otel_context.create_key("stagelight.turn")
+"""Where the innermost call and turn stand in a context."""
+
+NANOSECONDS = 1_000_000_000
+
+_CANCELLATIONS = (asyncio.CancelledError, FutureCancelledError, KeyboardInterrupt, SystemExit)
+_FAILURES: frozenset[Outcome] = frozenset({"error", "provider_aborted", "timeout"})
+"""Outcomes that are errors of the call; a user pressing stop or a cancelled task is none."""
+
+
+def error_type(error: BaseException) -> str:
+    """Qualified name of the exception's class, the value of ``error.type``."""
+    kind = type(error)
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+
+
+def outcome_of(error: BaseException, otherwise: Outcome = "error") -> Outcome:
+    """How a call that raised ``error`` ended.
+
+    Args:
+        error: the exception that left the call.
+        otherwise: the outcome of an ordinary failure: ``error``, or ``provider_aborted`` inside a stream.
+    """
+    if isinstance(error, GeneratorExit):
+        return "client_abandoned"
+    if isinstance(error, _CANCELLATIONS):
+        return "cancelled"
+    if isinstance(error, TimeoutError) or any("Timeout" in kind.__name__ for kind in type(error).__mro__):
+        return "timeout"
+    return otherwise
+
+
+class Attachment:
+    """Block in which a context is current; never attached across a yield or an await of the caller's."""
+
+    __slots__ = ("_before", "_context")
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    def __enter__(self) -> None:
+        self._before = otel_context.get_current()
+        otel_context.attach(self._context)
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        if otel_context.get_current() is self._context:
+            otel_context.attach(self._before)
+
+
+class Scope(ABC):
+    """A span with its context, its block and its streams. ``Call`` and ``Turn`` say what is recorded."""
+
+    __slots__ = (
+        "__weakref__",
+        "_before",
+        "_block_open",
+        "_block_used",
+        "_error_type",
+        "_open",
+        "_outcome",
+        "_runtime",
+        "_started",
+        "_streams",
+        "context",
+        "span",
+        "start_ns",
+        "start_s",
+    )
+
+    span: Span
+    context: Context
+    start_ns: int
+    start_s: float
+    _runtime: Runtime
+
+    def __init__(self) -> None:
+        self._started = False
+        self._open = [True]
+        self._block_open = False
+        self._block_used = False
+        self._streams = 0
+        self._outcome: Outcome | None = None
+        self._error_type: str | None = None
+
+    # start
+
+    def _begin(self, name: str, kind: SpanKind, attributes: Mapping[str, Any], key: str) -> None:
+        before = otel_context.get_current()
+        self._runtime = runtime = _runtime.current()
+        self.start_ns = _clock.wall_ns()
+        self.span = runtime.tracer.start_span(name, before, kind, attributes, start_time=self.start_ns)
+        self.context = otel_context.set_value(key, self, set_span_in_context(self.span, before))
+        self.start_s = _clock.seconds()
+        self._started = True
+
+    @abstractmethod
+    def _start(self) -> None:
+        """Begin the span; what it is called and carries is the subclass's."""
+
+    def start(self) -> Self:
+        """Start now, without a block: for callbacks, websockets and server-sent events. End it with ``end``."""
+        if not self._started:
+            with guard("start"):
+                self._start()
+        return self
+
+    @property
+    def live(self) -> bool:
+        """Started and not ended."""
+        return self._started and bool(self._open)
+
+    # context
+
+    def active(self) -> Attachment:
+        """Block in which this is the current call; does not end it."""
+        self.start()
+        return Attachment(self.context if self._started else otel_context.get_current())
+
+    def __enter__(self) -> Self:
+        self.start()
+        self._block_open = self._block_used = True
+        self._before = otel_context.get_current()
+        if self._started:
+            otel_context.attach(self.context)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._started and otel_context.get_current() is self.context:
+            otel_context.attach(self._before)
+        self._block_open = False
+        with guard("end"):
+            if error is not None:
+                self.fail(error)
+            elif not self._streams:
+                self._finish(_clock.seconds())
+
+    async def __aenter__(self) -> Self:
+        return self.__enter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.__exit__(kind, error, trace)
+
+    # end
+
+    def end(self, outcome: Outcome | None = None) -> None:
+        """End now; later calls do nothing.
+
+        Args:
+            outcome: how it ended, one of ``facts.Outcome``; default ``completed``, or what its streams said.
+        """
+        with guard("end"):
+            if outcome is not None:
+                self._outcome = outcome
+            self._finish(_clock.seconds())
+
+    def fail(self, error: BaseException) -> None:
+        """End now with an error; its class is recorded, never its message or stack trace."""
+        with guard("end"):
+            self._note(outcome_of(error), error_type(error))
+            self._finish(_clock.seconds())
+
+    def _note(self, outcome: Outcome, kind: str | None = None) -> None:
+        """Remember how it ends; the first outcome that is not ``completed`` stays."""
+        if self._outcome in {None, "completed"}:
+            self._outcome = outcome
+            self._error_type = kind if outcome in _FAILURES else None
+
+    def stream_began(self) -> None:
+        """A stream of this scope exists: the scope stays open until it has ended."""
+        self._streams += 1
+
+    def stream_ended(self, outcome: Outcome, kind: str | None, end_s: float, *, ends_scope: bool) -> None:
+        """A stream of this scope ended; called exactly once per stream."""
+        self._streams -= 1
+        self._note(outcome, kind)
+        if not self._block_open and (ends_scope or self._block_used) and self._streams <= 0:
+            self._finish(end_s)
+
+    def _finish(self, end_s: float) -> None:
+        """End exactly once: the list's pop is atomic, so of two racing threads one wins."""
+        if not self._started:
+            return
+        try:
+            self._open.pop()
+        except IndexError:
+            return
+        self._record(end_s, self._outcome or "completed")
+
+    @abstractmethod
+    def _record(self, end_s: float, outcome: Outcome) -> None:
+        """Hand the facts over; what they are is the subclass's."""
+
+    def end_ns(self, end_s: float) -> int:
+        """The end as a timestamp: the start's wall time plus the monotonic duration."""
+        return self.start_ns + round((end_s - self.start_s) * NANOSECONDS)
+
+
+def end_span(span: Span, end_ns: int, attributes: Mapping[str, Any], error: str | None) -> None:
+    """Give a span its last attributes and end it; the status is ERROR exactly when ``error`` is given, never OK."""
+    if span.is_recording():
+        span.set_attributes(attributes)
+        if error is not None:
+            span.set_status(Status(StatusCode.ERROR))
+    span.end(end_ns)

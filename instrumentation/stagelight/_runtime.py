@@ -1,0 +1,101 @@
+"""What the calls of this process record to: made by ``configure`` or, before that, from the host's providers."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from opentelemetry import metrics, trace
+from opentelemetry._logs import Logger, get_logger
+from opentelemetry.trace import Tracer
+
+from stagelight._handover import Handover
+from stagelight._identity import Pseudonyms
+from stagelight._version import SCHEMA_URL, __version__
+from stagelight.instruments import Instruments
+from stagelight.settings import Settings
+
+__all__ = ["SCOPE", "InFlight", "Runtime", "current", "install", "replaced"]
+
+SCOPE = "stagelight"
+"""Name of the instrumentation scope of everything we emit."""
+
+
+class InFlight:
+    """Calls that have started and not ended, by stage and provider; read by an observable up-down counter."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[tuple[str, str | None]] = Counter()
+        self._lock = threading.Lock()
+
+    def change(self, stage: str, provider: str | None, by: int) -> None:
+        with self._lock:
+            self._counts[stage, provider] += by
+
+    def counts(self) -> dict[tuple[str, str | None], int]:
+        with self._lock:
+            return dict(self._counts)
+
+
+@dataclass(slots=True)
+class Runtime:
+    """Providers' ends and the state shared by all calls."""
+
+    tracer: Tracer
+    instruments: Instruments
+    logger: Logger
+    handover: Handover
+    settings: Settings
+    configured: bool = False
+    """Made by ``configure`` (or by a test), so that work is done even for unsampled calls."""
+    pseudonyms: Pseudonyms | None = None
+    in_flight: InFlight = field(default_factory=InFlight)
+
+
+_lock = threading.Lock()
+_current: Runtime | None = None
+
+
+def _of_the_host() -> Runtime:
+    """Record to whatever providers the application sets; nothing where it sets none."""
+    return Runtime(
+        tracer=trace.get_tracer(SCOPE, __version__, schema_url=SCHEMA_URL),
+        instruments=Instruments(metrics.get_meter(SCOPE, __version__, schema_url=SCHEMA_URL)),
+        logger=get_logger(SCOPE, __version__, schema_url=SCHEMA_URL),
+        handover=Handover(inline=True),
+        settings=Settings(),
+    )
+
+
+def current() -> Runtime:
+    """The runtime in force."""
+    if _current is None:
+        with _lock:
+            if _current is None:
+                _set(_of_the_host())
+    assert _current is not None  # noqa: S101 - set just above
+    return _current
+
+
+def _set(runtime: Runtime | None) -> None:
+    global _current  # noqa: PLW0603 - one runtime per process
+    _current = runtime
+
+
+def install(runtime: Runtime) -> None:
+    """Make ``runtime`` the one that later calls record to."""
+    _set(runtime)
+
+
+@contextmanager
+def replaced(runtime: Runtime) -> Iterator[Runtime]:
+    """Record to ``runtime`` inside the block."""
+    before = _current
+    _set(runtime)
+    try:
+        yield runtime
+    finally:
+        _set(before)

@@ -1,0 +1,229 @@
+"""Turns and jobs: the unit a user feels. A turn knows its stages and sums up what they took and cost."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections import deque
+from collections.abc import Callable
+from decimal import Decimal
+from typing import Any, Literal, NamedTuple
+
+from opentelemetry import context as otel_context
+from opentelemetry.context import Context
+from opentelemetry.trace import SpanKind
+
+from stagelight._attributes import cost_status, turn_attributes, turn_start_attributes
+from stagelight._lifecycle import CALL_KEY, TURN_KEY, Scope, end_span
+from stagelight._shares import Interval, self_times
+from stagelight._streaming import Stream
+from stagelight.facts import Cost, Identity, Outcome, Stage, TurnFacts, Unpriced, Usage
+
+__all__ = ["Turn", "current_turn", "settle_all"]
+
+_FOLD_AT = 512
+_MAX_INTERVALS = 4096
+"""Calls of one turn whose time is attributed to their stage; a turn of more is a job, and the rest counts as other."""
+_MAX_UNBILLED = 1000
+
+_WORST = ("exact", "estimated", "partial", "unpriced")
+"""Statuses from best to worst; a turn has the worst of its calls."""
+
+
+class _Entry(NamedTuple):
+    interval: Interval
+    usage: Usage | None
+    cost: Cost | None
+
+
+class _Totals:
+    """Running sums of a turn. Entries are appended without a lock (a garbage collection may do it) and folded later."""
+
+    __slots__ = ("_folding", "amount", "calls", "entries", "input_tokens", "intervals", "output_tokens", "status")
+
+    def __init__(self) -> None:
+        self._folding = threading.Lock()
+        self.entries: deque[_Entry] = deque()
+        self.intervals: list[Interval] = []
+        self.calls = 0
+        self.amount: Decimal | None = None
+        self.status: str | None = None
+        self.input_tokens: int | None = None
+        self.output_tokens: int | None = None
+
+    def add(self, entry: _Entry) -> None:
+        self.entries.append(entry)
+        if len(self.entries) >= _FOLD_AT:
+            self.fold()
+
+    def fold(self) -> None:
+        if not self._folding.acquire(blocking=False):
+            return
+        try:
+            while self.entries:
+                self._take(self.entries.popleft())
+        finally:
+            self._folding.release()
+
+    def _take(self, entry: _Entry) -> None:
+        self.calls += 1
+        if len(self.intervals) < _MAX_INTERVALS:
+            self.intervals.append(entry.interval)
+        if entry.usage is not None and entry.interval.stage == "llm":
+            self.input_tokens = _plus(self.input_tokens, entry.usage.input_tokens)
+            self.output_tokens = _plus(self.output_tokens, entry.usage.output_tokens)
+        cost = entry.cost
+        if cost is None:
+            return
+        status = cost_status(cost)
+        if self.status is None or _WORST.index(status) > _WORST.index(self.status):
+            self.status = status
+        if not isinstance(cost, Unpriced):
+            self.amount = cost.amount if self.amount is None else self.amount + cost.amount
+            if self.status == "unpriced":
+                self.status = "partial"
+        elif self.amount is not None:
+            self.status = "partial"
+
+
+def _plus(total: int | None, more: int | None) -> int | None:
+    if more is None:
+        return total
+    return more if total is None else total + more
+
+
+class Turn(Scope):
+    """One request from question to answer, or one job; made by ``stagelight.turn`` and ``stagelight.job``."""
+
+    __slots__ = ("_first_audio_s", "_first_token_s", "_totals", "_unbilled", "identity", "kind", "name", "outer")
+
+    def __init__(self, kind: Literal["turn", "job"], name: str, identity: Identity) -> None:
+        super().__init__()
+        self.kind = kind
+        self.name = name
+        self.identity = identity
+        self.outer: Turn | None = None
+        self._totals = _Totals()
+        self._first_token_s: float | None = None
+        self._first_audio_s: float | None = None
+        self._unbilled: deque[Callable[[Identity], None]] = deque()
+
+    def _start(self) -> None:
+        self.outer = current_turn()
+        if self.outer is not None:
+            self.identity = _inherit(self.identity, self.outer.identity)
+        attributes = turn_start_attributes(self.kind, self.name, self.identity)
+        verb = "invoke_workflow" if self.kind == "turn" else "job"
+        name = f"{verb} {self.name}".encode("utf-8", "replace").decode()
+        self._begin(name, SpanKind.INTERNAL, attributes, TURN_KEY)
+        self.context = otel_context.set_value(CALL_KEY, None, self.context)
+
+    def stream(self, source: Any) -> Any:
+        """A stand-in for ``source``; the turn stays open until it has ended."""
+        self.start()
+        return Stream(source, self) if self.live else source
+
+    def chunk(self, item: Any) -> None:
+        """A turn records no chunks of its own: its calls do."""
+
+    def aside(self, work: Callable[[], None]) -> None:
+        self._runtime.handover.put_aside(work)
+
+    # what its calls report
+
+    def first(self, stage: Stage, moment_s: float) -> None:
+        """The first text or audio of a call; the turn keeps the earliest."""
+        if stage == "llm" and self._first_token_s is None:
+            self._first_token_s = moment_s - self.start_s
+        elif stage == "tts" and self._first_audio_s is None:
+            self._first_audio_s = moment_s - self.start_s
+        if self.outer is not None and self.outer.live:
+            self.outer.first(stage, moment_s)
+
+    def add(self, stage: Stage, start_s: float, end_s: float, usage: Usage | None, cost: Cost | None) -> None:
+        """A call of this turn ended."""
+        if self.live:
+            self._totals.add(_Entry(Interval(stage, start_s, end_s), usage, cost))
+        if self.outer is not None:
+            self.outer.add(stage, start_s, end_s, usage, cost)
+
+    @property
+    def cost_so_far(self) -> Decimal:
+        """Sum of the known amounts of the calls that have ended, in USD."""
+        self._totals.fold()
+        return self._totals.amount or Decimal(0)
+
+    def bill(self, bill: Callable[[Identity], None]) -> None:
+        """Bill a call once it is known for whom: at ``identify``, or at the turn's end.
+
+        Runs in the hand-over only.
+        """
+        if self.live and self.identity.user is None and self.identity.tenant is None:
+            self._unbilled.append(bill)
+            _unsettled.add(self)
+            if len(self._unbilled) > _MAX_UNBILLED:
+                self.settle()
+        else:
+            self.settle()
+            bill(self.identity)
+
+    def settle(self) -> None:
+        """Bill everything that waited."""
+        while self._unbilled:
+            self._unbilled.popleft()(self.identity)
+        _unsettled.discard(self)
+
+    # end
+
+    def _record(self, end_s: float, outcome: Outcome) -> None:
+        self._totals.fold()
+        end_ns = self.end_ns(end_s)
+        self._runtime.handover.put(lambda: self._hand_in(end_s, end_ns, outcome))
+
+    def _hand_in(self, end_s: float, end_ns: int, outcome: Outcome) -> None:
+        self.settle()
+        facts = self._facts(end_s, outcome)
+        end_span(self.span, end_ns, turn_attributes(facts, self.identity), facts.error_type)
+        self._runtime.instruments.turn(facts, self.identity, self.context)
+
+    def _facts(self, end_s: float, outcome: Outcome) -> TurnFacts:
+        totals = self._totals
+        totals.fold()
+        return TurnFacts(
+            kind=self.kind,
+            name=self.name,
+            outcome=outcome,
+            start_ns=self.start_ns,
+            duration_s=end_s - self.start_s,
+            error_type=self._error_type,
+            time_to_first_token_s=self._first_token_s,
+            time_to_first_audio_s=self._first_audio_s,
+            calls=totals.calls,
+            input_tokens=totals.input_tokens,
+            output_tokens=totals.output_tokens,
+            cost=totals.amount,
+            cost_status=totals.status,  # type: ignore[arg-type]  # one of _WORST
+            self_time_s=self_times(totals.intervals, self.start_s, end_s) if self.kind == "turn" else {},
+        )
+
+
+_unsettled: weakref.WeakSet[Turn] = weakref.WeakSet()
+"""Turns with calls that wait to be billed; touched by the hand-over only."""
+
+
+def settle_all() -> None:
+    """Bill the calls of turns that still run, before the process ends or a flush promises that all is sent."""
+    for turn in list(_unsettled):
+        turn.settle()
+
+
+def _inherit(own: Identity, outer: Identity) -> Identity:
+    return Identity(*(outer_value if value is None else value for value, outer_value in zip(own, outer, strict=True)))
+
+
+def current_turn(context: Context | None = None) -> Turn | None:
+    """The innermost turn or job that has not ended."""
+    found = otel_context.get_value(TURN_KEY, context)
+    while isinstance(found, Turn) and not found.live:
+        found = found.outer
+    return found if isinstance(found, Turn) else None

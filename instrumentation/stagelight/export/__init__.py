@@ -1,0 +1,1 @@
+"""Delivery: bounded queues, exact accounting, and a flush that keeps its deadline."""

@@ -1,0 +1,441 @@
+"""The words of the public API: one verb per stage, turns and jobs, and the facts that are not calls.
+
+Every verb makes one object that is a block (``with`` and ``async with``) or, with ``start``, an object to end yourself.
+``turn``, ``job`` and ``tool`` are decorators too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Generic, ParamSpec, TypeVar
+
+from opentelemetry import context as otel_context
+
+from stagelight import _runtime
+from stagelight._calls import Call, current_call
+from stagelight._decorators import decorated
+from stagelight._guard import guard, misuse, quietly
+from stagelight._ledger import record_event
+from stagelight._lifecycle import Scope
+from stagelight._nothing import NOTHING, Nothing
+from stagelight._turns import Turn, current_turn
+from stagelight._validation import checked_score, checked_text
+from stagelight.conventions import attributes as a
+from stagelight.conventions import events as e
+from stagelight.facts import Identity, Request, Stage
+
+__all__ = [
+    "Call", "Job", "Tool", "Turn", "Verb", "cache", "chunk", "current", "embedding", "enrich", "evaluation", "feedback",
+    "identify", "job", "llm", "memory", "parse", "rerank", "retrieval", "store", "stt", "tool", "tts", "turn",
+]  # fmt: skip
+
+P = ParamSpec("P")
+F = TypeVar("F", bound=Callable[..., Any])
+Made = TypeVar("Made", bound=Scope)
+
+
+class Verb(Generic[P, Made]):
+    """A word of the API: call it for a block, or ``start`` it for an object to end yourself."""
+
+    def __init__(self, make: Callable[P, Made]) -> None:
+        self._make = make
+        self.__doc__ = make.__doc__
+        self.__name__ = make.__name__
+        self.__wrapped__ = make
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Made:
+        return self._make(*args, **kwargs)
+
+    def start(self, *args: P.args, **kwargs: P.kwargs) -> Made:
+        """Start now, without a block; give it to ``end`` or ``fail`` when it is over."""
+        return self._make(*args, **kwargs).start()
+
+
+def _decorator(make: Callable[[], Call | Turn]) -> Callable[[F], F]:
+    def decorate(function: F) -> F:
+        return decorated(function, make)
+
+    return decorate
+
+
+class Decorating(Turn):
+    """A turn or job that decorates functions as well."""
+
+    __slots__ = ("_given",)
+
+    def __call__(self, function: F) -> F:
+        """Decorate: every invocation of ``function`` is a turn of its own, to the end of what it yields."""
+        kind, name, given = self.kind, self.name, self.identity
+        return _decorator(lambda: Decorating(kind, name, given))(function)
+
+
+class Tool(Call):
+    """A tool call that decorates functions as well."""
+
+    __slots__ = ()
+
+    def __call__(self, function: F) -> F:
+        """Decorate: every invocation of ``function`` is one execution of the tool."""
+        request = self.request
+        return _decorator(lambda: Tool("tool", request))(function)
+
+
+Job = Decorating
+
+
+def _pseudonym(call: str, name: str, value: Any) -> str | None:
+    text = checked_text(call, name, value)
+    pseudonyms = _runtime.current().pseudonyms
+    return pseudonyms.of(text) if text is not None and pseudonyms is not None else None
+
+
+def _owner(call: str, **given: Any) -> Identity:
+    plain = {name: checked_text(call, name, given.get(name)) for name in ("feature", "variant", "tenant", "route")}
+    return Identity(
+        **plain,
+        user=_pseudonym(call, "user_id", given.get("user_id")),
+        session=_pseudonym(call, "session_id", given.get("session_id")),
+        conversation=checked_text(call, "conversation_id", given.get("conversation_id")),
+    )
+
+
+@Verb
+def turn(
+    name: str,
+    *,
+    conversation_id: str | None = None,
+    feature: str | None = None,
+    variant: str | None = None,
+    tenant: str | None = None,
+    route: str | None = None,
+    user_id: str | None = None,
+    session_id: str | None = None,
+) -> Decorating:
+    """One request from question to answer: an ``invoke_workflow`` span that knows its stages.
+
+    Args:
+        name: name of the workflow, low cardinality: ``answer``.
+        conversation_id: the application's own id of the conversation; sent as given.
+        feature: product feature the turn serves; a bounded metric label.
+        variant: variant of an experiment; a bounded metric label.
+        tenant: customer the turn is for; sent plain, a bounded metric label.
+        route: route that served the request; a bounded metric label.
+        user_id: id of the user; only its keyed pseudonym is sent, nothing without ``STAGELIGHT_ID_KEY``.
+        session_id: id of the session; treated like ``user_id``.
+    """
+    owner = quietly(
+        "turn",
+        lambda: _owner(
+            "turn",
+            conversation_id=conversation_id,
+            feature=feature,
+            variant=variant,
+            tenant=tenant,
+            route=route,
+            user_id=user_id,
+            session_id=session_id,
+        ),
+        Identity(),
+    )
+    return Decorating("turn", str(name), owner)
+
+
+@Verb
+def job(name: str, *, feature: str | None = None, tenant: str | None = None) -> Decorating:
+    """An ingestion run or a batch; never counted as a turn.
+
+    Args:
+        name: what the job does, low cardinality: ``ingest``.
+        feature: product feature the job serves; a bounded metric label.
+        tenant: customer the job is for; sent plain, a bounded metric label.
+    """
+    owner = quietly("job", lambda: _owner("job", feature=feature, tenant=tenant), Identity())
+    return Decorating("job", str(name), owner)
+
+
+@Verb
+def embedding(
+    *,
+    provider: str,
+    model: str,
+    dimensions: int | None = None,
+    server_address: str | None = None,
+    server_port: int | None = None,
+) -> Call:
+    """Texts into vectors.
+
+    Args:
+        provider: ``gen_ai.provider.name``: ``openai``, ``aws.bedrock``, or your own.
+        model: the model asked for.
+        dimensions: length of the vectors asked for.
+        server_address: host of the server.
+        server_port: its port.
+    """
+    return Call(
+        "embedding",
+        Request(
+            provider=provider,
+            model=model,
+            dimensions=dimensions,
+            server_address=server_address,
+            server_port=server_port,
+        ),
+    )
+
+
+@Verb
+def retrieval(
+    *,
+    provider: str,
+    source: str | None = None,
+    top_k: int | None = None,
+    mode: str | None = None,
+    filtered: bool | None = None,
+) -> Call:
+    """A search in a vector database or another index. Give what it found with ``results``.
+
+    Args:
+        provider: the database: ``qdrant``, ``pgvector`` ...
+        source: collection, index or table searched.
+        top_k: results asked for.
+        mode: ``dense``, ``sparse``, ``hybrid`` or ``keyword``.
+        filtered: whether a filter narrows the search.
+    """
+    return Call("retrieval", Request(provider=provider, source=source, top_k=top_k, mode=mode, filtered=filtered))
+
+
+@Verb
+def rerank(*, provider: str, model: str, top_k: int | None = None) -> Call:
+    """Reordering search results with a model."""
+    return Call("rerank", Request(provider=provider, model=model, top_k=top_k))
+
+
+@Verb
+def llm(
+    *,
+    provider: str,
+    model: str,
+    operation: str | None = None,
+    stream: bool | None = None,
+    temperature: float | None = None,
+    top_p: float | None = None,
+    max_tokens: int | None = None,
+    service_tier: str | None = None,
+    conversation_id: str | None = None,
+    server_address: str | None = None,
+    server_port: int | None = None,
+) -> Call:
+    """A call of a language model.
+
+    Args:
+        provider: ``gen_ai.provider.name``: ``openai``, ``anthropic``, or your own.
+        model: the model asked for.
+        operation: ``gen_ai.operation.name``; default ``chat``.
+        stream: whether the answer is streamed.
+        temperature: as sent.
+        top_p: as sent.
+        max_tokens: as sent.
+        service_tier: processing tier asked for (``batch``, ``flex``, ``priority``); decides the price.
+        conversation_id: the application's own id of the conversation.
+        server_address: host of the server.
+        server_port: its port.
+    """
+    return Call(
+        "llm",
+        Request(
+            provider=provider,
+            model=model,
+            operation=operation,
+            stream=stream,
+            temperature=temperature,
+            top_p=top_p,
+            max_tokens=max_tokens,
+            service_tier=service_tier,
+            conversation_id=conversation_id,
+            server_address=server_address,
+            server_port=server_port,
+        ),
+    )
+
+
+@Verb
+def tts(
+    *,
+    provider: str,
+    model: str,
+    voice: str | None = None,
+    format: str | None = None,  # noqa: A002
+    characters: int | None = None,
+    server_address: str | None = None,
+    server_port: int | None = None,
+) -> Call:
+    """Text into speech.
+
+    Args:
+        provider: ``openai``, ``elevenlabs``, or your own.
+        model: the model asked for.
+        voice: the voice; on spans only, never a metric label.
+        format: audio format: ``wav``, ``pcm``, ``mp3`` ...
+        characters: length of the text; give billed characters with ``usage(characters=...)``.
+        server_address: host of the server.
+        server_port: its port.
+    """
+    return Call(
+        "tts",
+        Request(
+            provider=provider,
+            model=model,
+            voice=voice,
+            audio_format=format,
+            characters=characters,
+            output_type="speech",
+            server_address=server_address,
+            server_port=server_port,
+        ),
+    )
+
+
+@Verb
+def stt(*, provider: str, model: str) -> Call:
+    """Speech into text. Give its length with ``usage(audio_seconds=...)``."""
+    return Call("stt", Request(provider=provider, model=model))
+
+
+@Verb
+def tool(name: str) -> Tool:
+    """The execution of a tool.
+
+    Args:
+        name: name of the tool, low cardinality.
+    """
+    return Tool("tool", Request(name=str(name)))
+
+
+def _work(stage: Stage, name: str | None, provider: str | None) -> Call:
+    return Call(stage, Request(name=name, provider=provider))
+
+
+@Verb
+def memory(name: str | None = None, *, provider: str | None = None) -> Call:
+    """Reading or writing an agent's memory."""
+    return _work("memory", name, provider)
+
+
+@Verb
+def parse(name: str | None = None, *, provider: str | None = None) -> Call:
+    """Documents into text."""
+    return _work("parse", name, provider)
+
+
+@Verb
+def chunk(name: str | None = None, *, provider: str | None = None) -> Call:
+    """Text into chunks."""
+    return _work("chunk", name, provider)
+
+
+@Verb
+def enrich(name: str | None = None, *, provider: str | None = None) -> Call:
+    """Chunks with more knowledge: titles, summaries, entities."""
+    return _work("enrich", name, provider)
+
+
+@Verb
+def store(name: str | None = None, *, provider: str | None = None) -> Call:
+    """Writing vectors or documents to a database."""
+    return _work("store", name, provider)
+
+
+def current() -> Call | Nothing:
+    """The innermost call; outside one an object on which everything does nothing."""
+    return current_call() or NOTHING
+
+
+def identify(
+    *,
+    user_id: str | None = None,
+    session_id: str | None = None,
+    tenant: str | None = None,
+    feature: str | None = None,
+    variant: str | None = None,
+    route: str | None = None,
+    conversation_id: str | None = None,
+) -> None:
+    """Say for whom the current turn is, whenever it becomes known; arguments as for ``turn``."""
+    with guard("identify"):
+        given = _owner(
+            "identify",
+            user_id=user_id,
+            session_id=session_id,
+            tenant=tenant,
+            feature=feature,
+            variant=variant,
+            route=route,
+            conversation_id=conversation_id,
+        )
+        inside = current_turn()
+        if inside is None:
+            misuse("state", "identify() outside a turn has no effect; accepted: inside `with stagelight.turn(...)`")
+            return
+        known = {name: value for name, value in given._asdict().items() if value is not None}
+        inside.identity = inside.identity._replace(**known)
+
+
+def cache(name: str, *, hit: bool) -> None:
+    """Count one lookup in a cache.
+
+    Args:
+        name: the cache, low cardinality: ``embedding``.
+        hit: whether it had the value.
+    """
+    with guard("cache"):
+        instruments = _runtime.current().instruments
+        instruments.cache(str(name), bool(hit))
+
+
+def _labels(name_key: str, name: str | None) -> dict[str, Any]:
+    inside = current_turn()
+    owner = inside.identity if inside is not None else Identity()
+    labels = {name_key: name, a.STAGELIGHT_FEATURE: owner.feature, a.STAGELIGHT_VARIANT: owner.variant}
+    return {key: value for key, value in labels.items() if value is not None}
+
+
+def evaluation(name: str, *, score: float, label: str | None = None) -> None:
+    """Record an evaluation of the current turn: an event and a histogram.
+
+    Args:
+        name: what was judged, low cardinality: ``groundedness``.
+        score: a finite number; its scale is yours.
+        label: the verdict in a word, low cardinality.
+    """
+    with guard("evaluation"):
+        value = checked_score("evaluation", score)
+        if value is None:
+            return
+        labels = _labels(a.GEN_AI_EVALUATION_NAME, str(name))
+        if label is not None:
+            labels[a.GEN_AI_EVALUATION_SCORE_LABEL] = str(label)
+        _score(e.GEN_AI_EVALUATION_RESULT, {**labels, a.GEN_AI_EVALUATION_SCORE_VALUE: value})
+        _runtime.current().instruments.evaluation(value, labels)
+
+
+def feedback(*, score: float, comment_theme: str | None = None, kind: str | None = None) -> None:
+    """Record a user's feedback on the current turn: an event and a histogram.
+
+    Args:
+        score: a finite number; 1 for thumbs up and -1 for thumbs down unless your scale is another.
+        comment_theme: theme of the comment, low cardinality; never the comment itself.
+        kind: how it was given, low cardinality: ``thumbs``, ``stars``.
+    """
+    with guard("feedback"):
+        value = checked_score("feedback", score)
+        if value is None:
+            return
+        labels = _labels(a.STAGELIGHT_FEEDBACK_THEME, comment_theme)
+        if kind is not None:
+            labels[a.STAGELIGHT_FEEDBACK_KIND] = str(kind)
+        _score(e.STAGELIGHT_FEEDBACK_RECORDED, {**labels, a.STAGELIGHT_FEEDBACK_SCORE: value})
+        _runtime.current().instruments.feedback(value, labels)
+
+
+def _score(event: str, attributes: dict[str, Any]) -> None:
+    record_event(_runtime.current().logger, event, attributes, otel_context.get_current())
