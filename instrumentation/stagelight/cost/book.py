@@ -6,7 +6,7 @@ are not asked for self-hosted software or private addresses.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -43,9 +43,8 @@ class Answer:
 class Book:
     """All layers. Files are read and genai-prices is imported when the first price needs them."""
 
-    def __init__(self, overrides: PriceFile | None = None, gateways: Iterable[str] = ()) -> None:
+    def __init__(self, overrides: PriceFile | None = None) -> None:
         self._overrides = overrides
-        self._gateways = frozenset(gateways) | (overrides.gateways if overrides else frozenset())
         self._bundled: tuple[PriceFile, ...] | None = None
 
     def answer(self, query: Query, at: datetime) -> Answer:
@@ -53,7 +52,7 @@ class Book:
         provider = canonical_provider(query.provider or "")
         tier = (query.tier or "").strip().lower()
         names = [name for name in (query.response_model, query.request_model) if name]
-        hosted = not is_self_hosted(provider) and not is_private_host(query.server_address or "", self._gateways)
+        hosted = not is_self_hosted(provider) and not is_private_host(query.server_address or "")
         reason: UnpricedReason = "unknown_model" if provider else "unknown_provider"
         for own in (True, False):
             if not own and (not hosted or not provider):
@@ -131,13 +130,13 @@ class Book:
         return self._bundled
 
 
-def load(overrides: Path | None, gateways: Iterable[str] = ()) -> Book:
+def load(overrides: Path | None) -> Book:
     """A book with the user's file, read and checked now."""
     if overrides is None:
-        return Book(gateways=gateways)
+        return Book()
     from stagelight.cost.files import read
 
-    return Book(read(Path(overrides)), gateways)
+    return Book(read(Path(overrides)))
 
 
 def _discounted(row: Row, entry: Entry) -> Row:

@@ -131,7 +131,7 @@ def _text(row: Row, table: dict[str, _Rate], ceiling: int, others: tuple[Compute
     cached: _Status = plain if table["cache_read"].certain and table["cache_write"].certain else "estimated"
     new, source, identity = tuple.__new__, row.price_source, row.identity
 
-    def compute(usage: Usage) -> Cost:
+    def compute(usage: Usage) -> Cost:  # noqa: PLR0911 - straight-line code on the hot path
         i, o, cr, cw, r, ai, ao, ii, io, acr, ch, s, se, to, rq, cs, counted = usage
         # Zero and absent are the same here; whatever is neither an absent nor a plain count is judged elsewhere.
         if ai or ao or ii or io or acr or ch or s or se or to or rq or cs or counted or type(i) is not int:
@@ -142,25 +142,28 @@ def _text(row: Row, table: dict[str, _Rate], ceiling: int, others: tuple[Compute
             o = 0
         elif type(o) is not int or not 0 <= o <= most_output:
             return general(usage)
-        components: dict[Component, Decimal] = {}
-        amount = _ZERO
-        if cr or cw or r:
-            cr, cw, r = cr or 0, cw or 0, r or 0
-            if type(cr) is not int or type(cw) is not int or type(r) is not int or cr < 0 or cw < 0 or not 0 <= r <= o:
-                return general(usage)
-            i, o = i - cr - cw, o - r
-            if cr:
-                components["cache_read"] = amount = each_cached * cr
-            if cw:
-                components["cache_write"] = part = each_written * cw
-                amount += part
-            if r:
-                components["reasoning"] = part = each_reasoning * r
-                amount += part
+        if not (cr or cw or r) and i and o:
+            asked, told = each_input * i, each_output * o
+            components: dict[Component, Decimal] = {"input": asked, "output": told}
+            return new(Priced, (asked + told, components, plain, source, "local", "USD", identity))
+        cr, cw, r = cr or 0, cw or 0, r or 0
+        if type(cr) is not int or type(cw) is not int or type(r) is not int or cr < 0 or cw < 0 or not 0 <= r <= o:
+            return general(usage)
+        i, o = i - cr - cw, o - r
         if i < 0:
             return general(usage)
+        components = {}
+        amount = _ZERO
         if i:
-            components["input"] = part = each_input * i
+            components["input"] = amount = each_input * i
+        if cr:
+            components["cache_read"] = part = each_cached * cr
+            amount += part
+        if cw:
+            components["cache_write"] = part = each_written * cw
+            amount += part
+        if r:
+            components["reasoning"] = part = each_reasoning * r
             amount += part
         if o:
             components["output"] = part = each_output * o

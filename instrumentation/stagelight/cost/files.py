@@ -46,11 +46,10 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class PriceFile:
-    """Items of one file in its order, and the private addresses it declares to be gateways to providers."""
+    """Items of one file in its order."""
 
     path: Path
     entries: tuple[Entry, ...] = ()
-    gateways: frozenset[str] = frozenset()
 
 
 def read(path: Path, *, sourced: bool = False) -> PriceFile:
@@ -75,13 +74,11 @@ def read(path: Path, *, sourced: bool = False) -> PriceFile:
     if root is None:
         return PriceFile(path)
     reader = _Reader(path)
-    fields = reader.mapping(root, "file", ("prices", "gateways"))
+    fields = reader.mapping(root, "file", ("prices",))
     items = reader.items(fields["prices"], "prices") if "prices" in fields else ()
     entries = tuple(reader.entry(node, f"prices[{index}]", sourced) for index, node in enumerate(items))
-    hosts = reader.items(fields["gateways"], "gateways") if "gateways" in fields else ()
-    gateways = frozenset(reader.text(node, f"gateways[{i}]").strip("[]").lower() for i, node in enumerate(hosts))
     _refuse_duplicates(path, entries)
-    return PriceFile(path, entries, gateways)
+    return PriceFile(path, entries)
 
 
 def _refuse_duplicates(path: Path, entries: tuple[Entry, ...]) -> None:

@@ -113,6 +113,8 @@ def names(provider_id: str) -> Iterator[tuple[str, str]]:
 
 
 def _is_named(name: str, model: types.ModelInfo) -> bool:
+    if name == model.id.lower():
+        return True
     dashed = re.sub(r"-(20\d\d)(\d\d)(\d\d)(?=[-:]|$)", r"-\1-\2-\3", name)
     return any(_names(candidate, model.match) for candidate in {name, dashed})
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from ipaddress import ip_address
 from typing import Final
 
@@ -57,6 +57,7 @@ _SUFFIX: Final = re.compile(
         |-latest|@latest|@default
         |-[0-9]{{3}}                    # -001
         |-v[0-9]+(?:\.[0-9]+)?(?::[0-9]+k?)*  # -v1:0, -v3
+        |(?:-[0-9])?:[0-9]+k?           # -1:0, :0
     )*""",
     re.VERBOSE,
 )
@@ -77,13 +78,10 @@ def is_self_hosted(provider: str) -> bool:
     return provider in _SELF_HOSTED
 
 
-def is_private_host(address: str, gateways: Collection[str] = ()) -> bool:
-    """True for a host that cannot be a provider's own: loopback, private network, a name without a public domain.
-
-    ``gateways`` are addresses known to forward to the provider; they are never private.
-    """
+def is_private_host(address: str) -> bool:
+    """True for a host that cannot be a provider's own: loopback, private network, a name without a public domain."""
     host = address.strip().lower().rstrip(".").strip("[]")
-    if not host or host in gateways:
+    if not host:
         return False
     try:
         ip = ip_address(host)
@@ -107,5 +105,5 @@ def is_same_model(name: str, listed: str) -> bool:
         return _FINE_TUNED.fullmatch(name[at + len(listed) :]) is not None
     if listed.endswith(".ft-"):
         return _AZURE_FINE_TUNED.fullmatch(name[at + len(listed) :]) is not None
-    stem = _OPEN_END.sub("", listed)
-    return _SUFFIX.fullmatch(name[at + len(stem) :]) is not None
+    stems = (listed, _OPEN_END.sub("", listed))
+    return any(_SUFFIX.fullmatch(name[at + len(stem) :]) is not None for stem in stems)

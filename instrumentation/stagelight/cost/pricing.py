@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
 from datetime import UTC, datetime
 from decimal import getcontext, localcontext
 from pathlib import Path
@@ -36,19 +35,17 @@ _hot: dict[_Key, _Quote] = {}
 _cold: dict[_Key, _Quote] = {}
 
 
-def configure(overrides: Path | None = None, *, gateways: Iterable[str] = ()) -> None:
+def configure(overrides: Path | None = None) -> None:
     """Load the user's prices in place of any loaded before, and forget compiled prices.
 
     Args:
         overrides: a YAML price file (``STAGELIGHT_PRICES``); ``None`` for none.
-        gateways: private host names or addresses that forward to the hosted provider, as a local proxy does, in
-            addition to those the file names; without them a private address is never priced as hosted.
 
     Raises:
         PriceFileError: the file cannot be read or has a value that is not accepted; nothing is changed then.
     """
     global _book, _hot, _cold
-    loaded = load(overrides, [gateway.strip().lower() for gateway in gateways])
+    loaded = load(overrides)
     with _lock:
         _book, _hot, _cold = loaded, {}, {}
 
@@ -80,7 +77,8 @@ def price(
         operation: name of the operation.
         service_tier: ``batch``, ``flex``, ``priority`` ...; ``None``, ``auto`` and ``default`` are the list price.
         at: time of the call in unix seconds; default now.
-        server_address: host the call went to; a private one has no list price unless it is a known gateway.
+        server_address: host the call went to; a private one is never priced as hosted, so leave it out for a proxy
+            that is known to forward to the provider.
 
     Returns:
         ``Priced``, ``Partial`` with a lower bound, or ``Unpriced`` with a reason.
