@@ -1,0 +1,5 @@
+"""The command line ``stagelight``: one module per command."""
+
+from stagelight.cli.program import main
+
+__all__ = ["main"]

@@ -1,0 +1,232 @@
+"""Tables and lines for people: styled on a terminal, aligned plain text in a pipe, the same words in both."""
+
+from __future__ import annotations
+
+import sys
+import unicodedata
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
+
+from stagelight.sources.format import safe_text
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.text import Text
+
+__all__ = ["BAD", "DIM", "STAGE_STYLES", "STRONG", "WARN", "Cell", "Column", "Content", "Screen", "cell_width", "hint"]
+
+BAD: Final = "red"
+WARN: Final = "yellow"
+DIM: Final = "dim"
+STRONG: Final = "bold"
+
+# Apart for colour-blind readers too, and never the only mark: the stage's name stands beside its bar.
+STAGE_STYLES: Final = {
+    "turn": "bold",
+    "job": "bold",
+    "embedding": "bright_blue",
+    "retrieval": "cyan",
+    "rerank": "cyan",
+    "llm": "magenta",
+    "tts": "yellow",
+    "stt": "yellow",
+    "tool": "green",
+}
+
+_GAP: Final = 3
+_NARROWEST_TEXT: Final = 12
+
+
+class Cell(NamedTuple):
+    """A piece of text with a Rich style; made harmless when it is shown."""
+
+    text: str
+    style: str = ""
+
+
+Content: TypeAlias = "str | Cell | tuple[Cell, ...]"
+"""What a cell of a table or a part of a line may be given as."""
+
+_Row: TypeAlias = "list[tuple[Cell, ...]]"
+
+
+class Column(NamedTuple):
+    """A column of a table."""
+
+    title: str
+    right: bool = False
+    wrap: bool = False
+    """May be broken over several lines where the terminal is narrow."""
+    prefix: int | None = None
+    """First characters shown on a terminal, for ids of which a prefix is enough; a pipe gets all."""
+    spare: int = 0
+    """Left out where the terminal is narrow, the largest number first; 0 never."""
+
+
+def cell_width(text: str) -> int:
+    """Columns that printable text takes on a terminal."""
+    if text.isascii():
+        return len(text)
+    return sum(
+        0 if unicodedata.combining(character) else 2 if unicodedata.east_asian_width(character) in "WF" else 1
+        for character in text
+    )
+
+
+def hint(sentence: str) -> None:
+    """Say something beside the answer: it goes to standard error, so that a pipe gets the answer only."""
+    print(safe_text(sentence), file=sys.stderr)
+
+
+class Screen:
+    """Standard output of one command."""
+
+    def __init__(self) -> None:
+        self._console = _console() if sys.stdout.isatty() else None
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether lines are styled and fitted to a width."""
+        return self._console is not None
+
+    @property
+    def width(self) -> int:
+        """Columns of the terminal; a pipe has room for 120."""
+        return self._console.width if self._console is not None else 120
+
+    def line(self, *parts: Content) -> None:
+        """Print pieces of text as one line, broken by the terminal where it is too long."""
+        cells = tuple(cell for part in parts for cell in _safe(part))
+        if self._console is None:
+            print(_text(cells).rstrip())
+        else:
+            text = _styled(cells)
+            text.rstrip()
+            self._console.print(text, soft_wrap=True)
+
+    def table(
+        self, columns: Sequence[Column], rows: Sequence[Sequence[Content]], total: Sequence[Content] | None = None
+    ) -> None:
+        """Print rows under their titles, with a row of totals if given.
+
+        A terminal too narrow for the columns that cannot be spared gets one block per row, never cut figures.
+        """
+        body = [[self._cell(column, part) for column, part in zip(columns, row, strict=True)] for row in rows]
+        last = [self._cell(column, part) for column, part in zip(columns, total, strict=True)] if total else None
+        if self._console is None:
+            _print_plain(columns, body if last is None else [*body, last])
+            return
+        kept = _kept(columns, body if last is None else [*body, last], self.width)
+        columns = [columns[index] for index in kept]
+        body = [[row[index] for index in kept] for row in body]
+        last = None if last is None else [last[index] for index in kept]
+        everything = body if last is None else [*body, last]
+        if _narrowest(columns, everything) <= self.width:
+            _print_rich(self._console, columns, body, last)
+        else:
+            self._print_blocks(columns, everything)
+
+    def _cell(self, column: Column, part: Content) -> tuple[Cell, ...]:
+        cells = _safe(part)
+        if self.is_terminal and column.prefix is not None:
+            return tuple(Cell(cell.text[: column.prefix], cell.style) for cell in cells)
+        return cells
+
+    def _print_blocks(self, columns: Sequence[Column], rows: Sequence[_Row]) -> None:
+        margin = max(len(column.title) for column in columns) + 2
+        for number, row in enumerate(rows):
+            if number:
+                self.line("")
+            for column, cells in zip(columns, row, strict=True):
+                if _text(cells).strip():
+                    self.line(Cell(column.title.ljust(margin), DIM), cells)
+
+
+def _console() -> Console | None:
+    try:
+        from rich.console import Console
+    except ImportError:
+        hint("For tables that fit the terminal: pip install 'stagelight[server]'")
+        return None
+    return Console(highlight=False, markup=False, emoji=False)
+
+
+def _safe(part: Content) -> tuple[Cell, ...]:
+    if isinstance(part, str):
+        return (Cell(safe_text(part)),)
+    cells = (part,) if isinstance(part, Cell) else part
+    return tuple(Cell(safe_text(cell.text), cell.style) for cell in cells)
+
+
+def _text(cells: Iterable[Cell]) -> str:
+    return "".join(cell.text for cell in cells)
+
+
+def _styled(cells: Iterable[Cell]) -> Text:
+    from rich.text import Text
+
+    return Text.assemble(*((cell.text, cell.style) for cell in cells))
+
+
+def _pad(text: str, width: int, *, right: bool) -> str:
+    space = " " * (width - cell_width(text))
+    return space + text if right else text + space
+
+
+def _widths(columns: Sequence[Column], rows: Sequence[_Row]) -> list[int]:
+    return [
+        max(len(column.title), max((cell_width(_text(row[index])) for row in rows), default=0))
+        for index, column in enumerate(columns)
+    ]
+
+
+def _narrowest(columns: Sequence[Column], rows: Sequence[_Row]) -> int:
+    widths = (
+        min(width, max(_NARROWEST_TEXT, len(column.title))) if column.wrap else width
+        for column, width in zip(columns, _widths(columns, rows), strict=True)
+    )
+    return sum(widths) + _GAP * (len(columns) - 1)
+
+
+def _kept(columns: Sequence[Column], rows: Sequence[_Row], width: int) -> list[int]:
+    """Indices of the columns that stay, after leaving out spare ones until the rest fits."""
+    kept = list(range(len(columns)))
+    while _narrowest([columns[i] for i in kept], [[row[i] for i in kept] for row in rows]) > width:
+        most = max(kept, key=lambda index: columns[index].spare)
+        if not columns[most].spare:
+            break
+        kept.remove(most)
+    return kept
+
+
+def _print_plain(columns: Sequence[Column], rows: Sequence[_Row]) -> None:
+    widths = _widths(columns, rows)
+    titles: _Row = [(Cell(column.title),) for column in columns]
+    for row in (titles, *rows):
+        pieces = (
+            _pad(_text(cells), width, right=column.right)
+            for column, cells, width in zip(columns, row, widths, strict=True)
+        )
+        print((" " * _GAP).join(pieces).rstrip())
+
+
+def _print_rich(console: Console, columns: Sequence[Column], rows: Sequence[_Row], total: _Row | None) -> None:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1), header_style=STRONG)
+    for column in columns:
+        table.add_column(
+            Text(column.title),
+            justify="right" if column.right else "left",
+            no_wrap=not column.wrap,
+            overflow="fold",
+            min_width=_NARROWEST_TEXT if column.wrap else None,
+        )
+    for row in rows:
+        table.add_row(*map(_styled, row))
+    if total is not None:
+        table.add_section()
+        table.add_row(*map(_styled, total), style=STRONG)
+    console.print(table)
