@@ -66,7 +66,7 @@ READERS = {
     "sources": {"embedded"},
     "embedded": {"sources"},
     "sim": set[str](),
-    "cli": {"sources", "embedded", "sim"},
+    "cli": {"sources", "embedded", "sim", "settings"},  # doctor reads the settings that the library would use
     "__main__": {"cli"},
 }
 """What works on stored telemetry or stands beside the library, and what else each of them may import."""
