@@ -54,7 +54,9 @@ def chat(call: Call, cache: PromptCache) -> Reply:
     options = call.optional("stream_options", dict) or {}
     wanted = usage if options.get("include_usage") and not missing else None
     chunks = _stream(call, {**head, "object": "chat.completion.chunk"}, choices, wanted)
-    return Reply("text/event-stream; charset=utf-8", chunks, LATENCIES[row.latency], True, event(failed()), headers)
+    return Reply(
+        "text/event-stream; charset=utf-8", chunks, LATENCIES[row.latency], True, lambda _: event(failed()), headers
+    )
 
 
 def message_text(content: object, param: str) -> tuple[str, int]:

@@ -73,7 +73,8 @@ class Delivery:
                 await send(_body(b"" if self.reply.streamed else data[: len(data) // 2], more=True))
                 return  # without the last message of the body: the server closes the connection
             if number == failing:
-                await send(_body(self.reply.error_event or b"", more=self.reply.error_event is None))
+                make_error = self.reply.error_event
+                await send(_body(make_error(number) if make_error else b"", more=make_error is None))
                 return
             if number == broken:
                 data = _half(data)

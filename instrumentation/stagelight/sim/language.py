@@ -12,14 +12,15 @@ __all__ = ["closest_sentences", "sentences", "stems", "tokens"]
 # tokenizers give. The alternatives cover every character, so that the tokens of a text join to the text.
 _TOKEN = re.compile(r" ?[^\W\d_]{1,8}| ?\d{1,3}| ?[^\w\s]|_|\s+|\w")
 _WORD = re.compile(r"[^\W_]+")
-_SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z0-9`\"'(*])|\n\s*\n|\n(?=\s*[-*|#>\d])")
-_MARKUP = re.compile(r"^\s*(?:#+\s.*|[-*>]\s+|\d+[.)]\s+|\|.*\|\s*|`{3}.*)$|^\s*(?:[-*>]|\d+[.)])\s+")
+_SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z0-9`\"'(*])|\n\s*\n|\n(?=\s*(?:[-*>]|\d+[.)])\s)")
+_NOT_PROSE = re.compile(r"^\s*(?:#+\s|\||`{3}).*$", re.MULTILINE)
+_BULLET = re.compile(r"^\s*(?:[-*>]|\d+[.)])\s+")
 _SUFFIXES = ("ations", "ation", "ings", "ing", "ies", "ied", "ed", "es", "s", "e")
 _STOP_WORDS = frozenset(
     _WORD.findall(
-        "a about all an and any are as at be been but by can could did do does for from get give had has have how i if in"
-        " into is it its me my no not of on one or our out please shall should so tell than that the their them then there"
-        " these they this to up us was we were what when where which who why will with would you your"
+        "a about all an and any are as at be been but by can could did do does for from get give had has have how i if"
+        " in into is it its me my no not of on one or our out please shall should so tell than that the their them then"
+        " there these they this to up us was we were what when where which who why will with would you your"
     )
 )
 
@@ -40,7 +41,7 @@ def stems(text: str) -> list[str]:
 
 def sentences(text: str) -> list[str]:
     """Sentences of a text on one line each; headings, table rows and code fences are left out."""
-    found = (_MARKUP.sub("", part).strip() for part in _SENTENCE_END.split(text))
+    found = (_BULLET.sub("", part) for part in _SENTENCE_END.split(_NOT_PROSE.sub("\n", text)))
     return [" ".join(sentence.split()) for sentence in found if len(sentence.split()) > 2]
 
 
@@ -64,7 +65,7 @@ def closest_sentences(question: str, candidates: Sequence[str], limit: int, *, s
     if not best:
         return []
     # A sentence that shares only a common word with the question would make the answer longer, not better.
-    relevant = [entry for entry in best if entry[0] >= best[0][0] * 0.45]
+    relevant = [entry for entry in best if entry[0] >= best[0][0] * 0.5]
     chosen = relevant[min(skip, len(relevant) - 1) :][:limit]
     return list(dict.fromkeys(candidates[-position] for _, position in sorted(chosen, key=lambda entry: -entry[1])))
 

@@ -37,17 +37,13 @@ def responses(call: Call, cache: PromptCache) -> Reply:
         return Reply(
             "application/json", [Chunk(compact(done), said.output_tokens)], LATENCIES[row.latency], headers=headers
         )
-    error = {
-        "type": "error",
-        "code": "server_error",
-        "message": "The server had an error.",
-        "param": None,
-        "sequence_number": 0,
-    }
     chunks = _numbered(_events(said, items, begun, done))
-    return Reply(
-        "text/event-stream; charset=utf-8", chunks, LATENCIES[row.latency], True, event(error, "error"), headers
-    )
+    return Reply("text/event-stream; charset=utf-8", chunks, LATENCIES[row.latency], True, _error_event, headers)
+
+
+def _error_event(number: int) -> bytes:
+    told = {"code": "server_error", "message": "The server had an error.", "param": None}
+    return event({"type": "error", "sequence_number": number - 1, **told}, "error")
 
 
 def _prompt(call: Call) -> Prompt:

@@ -6,6 +6,7 @@ import asyncio
 import json
 import threading
 from collections.abc import Callable
+from hashlib import sha256
 from typing import Any
 
 from starlette.applications import Starlette
@@ -83,6 +84,7 @@ class Service:
             _fail(call)
             reply = answer(call)
         except OpenAIError as error:
+            error.headers.setdefault("x-request-id", f"req_{sha256(body).hexdigest()[:32]}")
             return _error(error)
         if "x-stagelight-hold" in request.headers:
             self.holds.add("chunk", _control(request, "hold"), request.url.path)

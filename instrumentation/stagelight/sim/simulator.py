@@ -106,7 +106,9 @@ class Simulator:
 
         if self._running is not None:
             raise RuntimeError("the simulator is running already")
-        listening = socket.socket(socket.AF_INET6 if ":" in self._host else socket.AF_INET, socket.SOCK_STREAM)
+        family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
+        # asyncio switches Nagle's delay of 40 ms off only where the protocol is given.
+        listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         try:
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listening.bind((self._host, self._port))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
 from random import Random
@@ -81,8 +81,8 @@ class Reply:
     chunks: Iterable[Chunk]
     latency: Latency
     streamed: bool = False
-    error_event: bytes | None = None
-    """An error in mid-stream as this protocol has it; ``None`` where it has none and the connection is closed."""
+    error_event: Callable[[int], bytes] | None = None
+    """Makes the error that takes the place of the n-th chunk; ``None`` where the connection is closed instead."""
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
