@@ -11,7 +11,7 @@ from stagelight.cli.failures import ExitCode
 from stagelight.cli.options import add_reading_flags, one_of, time_zone, window
 from stagelight.cli.output import DIM, WARN, Cell, Column, Content, Screen
 from stagelight.cli.reading import Json, json_value, print_json, reading, say_nothing_found, window_document
-from stagelight.sources.format import UNKNOWN, count, duration, money, money_places, percent
+from stagelight.sources.format import UNKNOWN, count, counted, duration, money, money_places, percent
 from stagelight.sources.model import COST_DIMENSIONS, CostDimension, CostRow
 
 __all__ = ["add_arguments", "run"]
@@ -113,18 +113,22 @@ def _status(row: CostRow) -> str:
     """``exact``, or every reason why the amount is not, with the number of calls."""
     parts = []
     if row.estimated:
-        parts.append("estimated" if row.estimated == row.calls else f"estimated: {_calls(row.estimated)}")
+        parts.append("estimated" if row.estimated == row.calls else f"estimated: {counted(row.estimated, 'call')}")
     if row.partial:
         without = f" without a price for {_most_frequent(row.missing)}" if row.missing else ""
-        parts.append(f"partial: {_calls(row.partial)}{without}")
+        parts.append(f"partial: {counted(row.partial, 'call')}{without}")
     if row.unpriced:
+        number = "" if row.unpriced == row.calls else f": {counted(row.unpriced, 'call')}"
         why = f" ({_most_frequent(row.reasons)})" if row.reasons else ""
-        parts.append(f"unpriced: {'all' if row.unpriced == row.calls else _calls(row.unpriced)}{why}")
+        parts.append(f"unpriced{number}{why}")
     return ", ".join(parts) or "exact"
 
 
-def _calls(number: int) -> str:
-    return f"{count(number)} call{'' if number == 1 else 's'}"
+def _total_status(total: CostRow) -> str:
+    missing = total.partial + total.unpriced
+    if not missing:
+        return _status(total)
+    return f"lower bound: {counted(missing, 'call')} without a full price" if _has_amount(total) else "unpriced"
 
 
 def _most_frequent(counts: Mapping[str, int]) -> str:
@@ -145,7 +149,7 @@ def _print(by: str, rows: Sequence[CostRow], total: CostRow, *, left_out: int) -
         (Column("audio", right=True, spare=5), lambda row: duration(row.audio_seconds or None)),
         (Column("cost USD", right=True), lambda row: money(row.cost, cost_places) if _has_amount(row) else UNKNOWN),
         (Column("per turn", right=True, spare=2), lambda row: money(_per_turn(row), turn_places)),
-        (Column("status", wrap=True), lambda row: Cell(_status(row), "" if row.exact == row.calls else WARN)),
+        (Column("status", wrap=True), lambda row: _marked(row, _total_status if row is total else _status)),
     )
     used = [
         (column, write)
@@ -156,10 +160,11 @@ def _print(by: str, rows: Sequence[CostRow], total: CostRow, *, left_out: int) -
     lines = [[write(row) for _, write in used] for row in rows]
     screen.table([column for column, _ in used], lines, [write(total) for _, write in used])
     if left_out:
-        screen.line(Cell(f"{count(left_out)} more rows are in the total; --limit shows them.", DIM))
-    if total.unpriced or total.partial:
-        missing = total.unpriced + total.partial
-        screen.line(Cell(f"The total is a lower bound: {_calls(missing)} not or not fully priced.", WARN))
+        screen.line(Cell(f"{counted(left_out, 'more row')} in the total; --limit shows more.", DIM))
+
+
+def _marked(row: CostRow, status: Callable[[CostRow], str]) -> Cell:
+    return Cell(status(row), "" if row.exact == row.calls else WARN)
 
 
 def _used(number: int) -> str:

@@ -24,8 +24,9 @@ from stagelight.cli.options import SOURCE_VARIABLE, opened_source
 from stagelight.cli.output import BAD, WARN, Cell, Column, Content, Screen
 from stagelight.cli.prices import load_prices
 from stagelight.cli.reading import print_json
+from stagelight.conventions import attributes as names
 from stagelight.embedded.options import GRPC_PORT, HTTP_PORT, is_loopback
-from stagelight.sources.format import ago, count
+from stagelight.sources.format import ago, count, counted
 from stagelight.sources.model import SourceUnavailable
 
 __all__ = ["Finding", "add_arguments", "run"]
@@ -114,7 +115,7 @@ def _export() -> Iterator[Finding]:
     if os.environ.get(HEADERS, "").strip():
         yield Finding(HEADERS, "ok", "set (not shown)")
     service = os.environ.get(SERVICE, "").strip()
-    if service or "service.name=" in os.environ.get("OTEL_RESOURCE_ATTRIBUTES", ""):
+    if service or f"{names.SERVICE_NAME}=" in os.environ.get("OTEL_RESOURCE_ATTRIBUTES", ""):
         yield Finding(SERVICE, "ok", service or "given by OTEL_RESOURCE_ATTRIBUTES")
     else:
         yield Finding(SERVICE, "warning", "not set: lists show unknown_service", "export OTEL_SERVICE_NAME=my-app")
@@ -242,4 +243,4 @@ def _print(findings: Sequence[Finding]) -> None:
     problems = sum(item.state == "problem" for item in findings)
     warnings = sum(item.state == "warning" for item in findings)
     screen.line("")
-    screen.line(f"{problems} problem{'' if problems == 1 else 's'}, {warnings} warning{'' if warnings == 1 else 's'}.")
+    screen.line(f"{counted(problems, 'problem')}, {counted(warnings, 'warning')}.")

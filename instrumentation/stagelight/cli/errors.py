@@ -9,7 +9,7 @@ from stagelight.cli.failures import ExitCode
 from stagelight.cli.options import add_reading_flags, window
 from stagelight.cli.output import BAD, DIM, STAGE_STYLES, Cell, Column, Content, Screen
 from stagelight.cli.reading import print_json, reading, say_nothing_found, window_document
-from stagelight.sources.format import UNKNOWN, ago, clock, count
+from stagelight.sources.format import UNKNOWN, ago, clock, count, counted
 from stagelight.sources.model import ErrorRow
 
 __all__ = ["add_arguments", "run"]
@@ -41,8 +41,8 @@ def run(args: argparse.Namespace) -> int:
         elif rows:
             _print(shown, utc=args.utc, left_out=len(rows) - len(shown))
         else:
-            calls = source.totals(span).calls
-            say_nothing_found(source, args, span, "errors", f"That is good news: {count(calls)} calls were recorded.")
+            calls = counted(source.totals(span).calls, "call")
+            say_nothing_found(source, args, span, "errors", f"Good news: {calls} and no failure in this range.")
     return ExitCode.DONE
 
 
@@ -74,4 +74,4 @@ def _print(rows: list[ErrorRow], *, utc: bool, left_out: int) -> None:
     ]
     screen.table(columns, lines)
     if left_out:
-        screen.line(Cell(f"{count(left_out)} more kinds of errors; --limit shows them.", DIM))
+        screen.line(Cell(f"{counted(left_out, 'more kind')} of errors; --limit shows more.", DIM))

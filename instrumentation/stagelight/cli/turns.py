@@ -106,7 +106,7 @@ def _print(rows: list[TurnRow], *, utc: bool) -> None:
         Column("first audio", right=True, spare=4),
         Column("took", right=True),
         Column("cost USD", right=True),
-        Column("cost", spare=7),
+        Column("status", spare=7),
         Column("outcome"),
     ]
     lines: list[list[Content]] = [

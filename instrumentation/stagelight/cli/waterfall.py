@@ -8,7 +8,7 @@ from decimal import Decimal, InvalidOperation
 from stagelight.cli.bars import span_bar
 from stagelight.cli.output import BAD, DIM, STAGE_STYLES, STRONG, WARN, Cell, Column, Content, Screen
 from stagelight.conventions import attributes as names
-from stagelight.sources.format import UNKNOWN, clock, count, duration, money, money_places, percent
+from stagelight.sources.format import UNKNOWN, clock, count, counted, duration, money, money_places, percent
 from stagelight.sources.model import LogRow, SpanRow, Trace, TurnRow
 
 __all__ = ["draw"]
@@ -42,7 +42,7 @@ def _describe(screen: Screen, turn: TurnRow, *, utc: bool) -> None:
     if turn.time_to_first_audio_s is not None:
         figures.append(f"first audio after {duration(turn.time_to_first_audio_s)}")
     if turn.calls is not None:
-        figures.append(f"{count(turn.calls)} calls")
+        figures.append(counted(turn.calls, "call"))
     amount = f"{money(turn.cost)} USD" if turn.cost is not None else "not known"
     screen.line("  ", ", ".join(figures), ", cost ", amount, Cell(f" ({turn.cost_status or 'no status'})", DIM))
     if turn.shares:

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from decimal import ROUND_HALF_EVEN, Context, Decimal
 from typing import Final
 
-__all__ = ["UNKNOWN", "ago", "clock", "count", "duration", "money", "money_places", "percent", "safe_text"]
+__all__ = ["UNKNOWN", "ago", "clock", "count", "counted", "duration", "money", "money_places", "percent", "safe_text"]
 
 UNKNOWN: Final = "-"
 """What stands for a figure that is not known."""
@@ -88,6 +88,11 @@ def _three_digits(value: float) -> str:
 def count(number: int | None) -> str:
     """Write a whole number with its thousands grouped: ``1,083,118``."""
     return UNKNOWN if number is None else f"{number:,}"
+
+
+def counted(number: int, noun: str) -> str:
+    """Write how many of something: ``1 call``, ``1,204 calls``."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def percent(ratio: float | None) -> str:
