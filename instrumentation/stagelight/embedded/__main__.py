@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from typing import Any
 
 from stagelight.embedded.background import options_from_json
@@ -34,10 +35,14 @@ def _listens(addresses: Addresses) -> None:
 def _end_with_parent() -> None:
     while os.read(0, 4096):  # empty when the other end of the pipe is gone; stdin's own lock could block the exit
         pass
-    os.kill(os.getpid(), signal.SIGTERM)
+    while True:  # a signal that comes before the server listens for it is lost
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.2)
 
 
 def _main() -> int:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # while serving they stop it; a late one must not spoil an orderly end
     options = options_from_json(sys.stdin.readline())
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:

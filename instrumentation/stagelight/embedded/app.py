@@ -11,10 +11,11 @@ from stagelight.embedded.gate import HEALTH_PATH, Gate
 from stagelight.embedded.intake import Intake
 from stagelight.embedded.otlp_http import OtlpHttp
 from stagelight.embedded.refusal import MethodNotAllowed, Refused
-from stagelight.sources.model import Source
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
+
+    from stagelight.sources.model import Source
 
 __all__ = ["http_app"]
 

@@ -54,9 +54,10 @@ class EmbeddedServer:
 
     def stop(self) -> None:
         """Finish and commit what was accepted, then stop. Raises what made the server end before its time."""
-        if self._loop is not None and self._stop is not None and self._thread.is_alive():
-            self._loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join()
+        if self._loop is not None and self._stop is not None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed: it ended by itself
+                self._loop.call_soon_threadsafe(self._stop.set)
+            self._thread.join()
         self._raise_failure()
 
     def __enter__(self) -> Self:

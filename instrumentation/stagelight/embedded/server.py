@@ -99,11 +99,12 @@ async def _until_signal(options: ServerOptions, on_ready: Callable[[Addresses], 
 
 @contextlib.contextmanager
 def _handling(stop: Callable[[], object]) -> Iterator[None]:
-    """Call ``stop`` on SIGINT and SIGTERM; a second one of the same kind acts as it would without us."""
+    """Call ``stop`` on SIGINT and SIGTERM; a second Ctrl-C acts as it would without us, for the impatient."""
     previous: dict[int, Any] = {}
 
     def handle(number: int, _frame: object) -> None:
-        signal.signal(number, previous[number])
+        if number == signal.SIGINT:
+            signal.signal(number, previous[number])
         stop()
 
     for caught in (signal.SIGINT, signal.SIGTERM):
