@@ -128,7 +128,8 @@ def _text(row: Row, table: dict[str, _Rate], ceiling: int, others: tuple[Compute
     each_reasoning = table["reasoning"].each if "output" in table else _ZERO
     most_output = LIMIT if "output" in table else 0
     plain: _Status = "estimated" if row.estimate else "exact"
-    cached: _Status = plain if table["cache_read"].certain and table["cache_write"].certain else "estimated"
+    read: _Status = plain if table["cache_read"].certain else "estimated"
+    written: _Status = plain if table["cache_write"].certain else "estimated"
     new, source, identity = tuple.__new__, row.price_source, row.identity
 
     def compute(usage: Usage) -> Cost:  # noqa: PLR0911 - straight-line code on the hot path
@@ -153,15 +154,15 @@ def _text(row: Row, table: dict[str, _Rate], ceiling: int, others: tuple[Compute
         if i < 0:
             return general(usage)
         components = {}
-        amount = _ZERO
+        amount, status = _ZERO, plain
         if i:
             components["input"] = amount = each_input * i
         if cr:
             components["cache_read"] = part = each_cached * cr
-            amount += part
+            amount, status = amount + part, read
         if cw:
             components["cache_write"] = part = each_written * cw
-            amount += part
+            amount, status = amount + part, written if status == plain else status
         if r:
             components["reasoning"] = part = each_reasoning * r
             amount += part
@@ -169,7 +170,7 @@ def _text(row: Row, table: dict[str, _Rate], ceiling: int, others: tuple[Compute
             components["output"] = part = each_output * o
             amount += part
         # Building the named tuple through its own constructor costs three times as much.
-        return new(Priced, (amount, components, cached if cr or cw else plain, source, "local", "USD", identity))
+        return new(Priced, (amount, components, status, source, "local", "USD", identity))
 
     return compute
 
