@@ -140,7 +140,7 @@ def _print(by: str, rows: Sequence[CostRow], total: CostRow, *, left_out: int) -
     cost_places = money_places(row.cost for row in everything)
     turn_places = money_places(_per_turn(row) for row in everything)
     shown: tuple[tuple[Column, Callable[[CostRow], Content]], ...] = (
-        (Column(by, wrap=True), lambda row: row.key),
+        (Column(by, wrap=22), lambda row: row.key),
         (Column("calls", right=True), lambda row: count(row.calls)),
         (Column("tokens in", right=True, spare=1), lambda row: _used(row.input_tokens)),
         (Column("out", right=True, spare=1), lambda row: _used(row.output_tokens)),
@@ -149,7 +149,7 @@ def _print(by: str, rows: Sequence[CostRow], total: CostRow, *, left_out: int) -
         (Column("audio", right=True, spare=5), lambda row: duration(row.audio_seconds or None)),
         (Column("cost USD", right=True), lambda row: money(row.cost, cost_places) if _has_amount(row) else UNKNOWN),
         (Column("per turn", right=True, spare=2), lambda row: money(_per_turn(row), turn_places)),
-        (Column("status", wrap=True), lambda row: _marked(row, _total_status if row is total else _status)),
+        (Column("status", wrap=28), lambda row: _marked(row, _total_status if row is total else _status)),
     )
     used = [
         (column, write)

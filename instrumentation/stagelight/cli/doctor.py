@@ -21,7 +21,7 @@ from stagelight._version import __version__
 from stagelight.cli.env import ENDPOINT, HEADERS, PROTOCOL, SERVICE
 from stagelight.cli.failures import CommandError, ExitCode
 from stagelight.cli.options import SOURCE_VARIABLE, opened_source
-from stagelight.cli.output import BAD, WARN, Cell, Column, Content, Screen
+from stagelight.cli.output import BAD, DIM, STRONG, WARN, Cell, Screen
 from stagelight.cli.prices import load_prices
 from stagelight.cli.reading import print_json
 from stagelight.conventions import attributes as names
@@ -211,7 +211,9 @@ def _prices() -> Iterator[Finding]:
     read = [entry.as_of for file in tables.bundled() for entry in file.entries if entry.as_of is not None]
     old = list(old_prices(today))
     library = f"genai-prices {version('genai-prices')}"
-    age = f"own lists read {(today - min(read)).days} days ago or later" if read else "no own lists"
+    age = (
+        f"oldest price of the own lists read {counted((today - min(read)).days, 'day')} ago" if read else "no own lists"
+    )
     if old:
         advice = "upgrade stagelight, or put your own prices into STAGELIGHT_PRICES"
         yield Finding("price data", "warning", f"{library}; {len(old)} prices of the own lists are old; {age}", advice)
@@ -236,10 +238,10 @@ def _without_secrets(parts: SplitResult) -> str:
 def _print(findings: Sequence[Finding]) -> None:
     screen = Screen()
     styles = {"ok": "green", "warning": WARN, "problem": BAD}
-    rows: list[list[Content]] = [
-        [Cell(item.state, styles[item.state]), item.about, item.found, item.advice] for item in findings
-    ]
-    screen.table([Column(""), Column("about"), Column("found", wrap=True), Column("what to do", wrap=True)], rows)
+    for item in findings:
+        screen.line(Cell(f"{item.state:<8}", styles[item.state]), Cell(f" {item.about}: ", STRONG), item.found)
+        if item.advice:
+            screen.line(Cell(f"         -> {item.advice}", DIM))
     problems = sum(item.state == "problem" for item in findings)
     warnings = sum(item.state == "warning" for item in findings)
     screen.line("")

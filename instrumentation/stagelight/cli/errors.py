@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import time
 
 from stagelight.cli.failures import ExitCode
 from stagelight.cli.options import add_reading_flags, window
 from stagelight.cli.output import BAD, DIM, STAGE_STYLES, Cell, Column, Content, Screen
 from stagelight.cli.reading import print_json, reading, say_nothing_found, window_document
-from stagelight.sources.format import UNKNOWN, ago, clock, count, counted
+from stagelight.sources.format import UNKNOWN, count, counted
 from stagelight.sources.model import ErrorRow
 
 __all__ = ["add_arguments", "run"]
@@ -48,12 +47,11 @@ def run(args: argparse.Namespace) -> int:
 
 def _print(rows: list[ErrorRow], *, utc: bool, left_out: int) -> None:
     screen = Screen()
-    now_ns = time.time_ns()
     columns = [
         Column("stage"),
         Column("provider", spare=2),
-        Column("model", wrap=True, spare=1),
-        Column("error", wrap=True),
+        Column("model", wrap=16, spare=1),
+        Column("error", wrap=16),
         Column("outcome", spare=3),
         Column("count", right=True),
         Column("last", right=screen.is_terminal),
@@ -67,7 +65,7 @@ def _print(rows: list[ErrorRow], *, utc: bool, left_out: int) -> None:
             Cell(row.error_type or UNKNOWN, BAD),
             row.outcome or UNKNOWN,
             count(row.count),
-            ago(row.last_ns, now_ns) if screen.is_terminal else clock(row.last_ns, utc),
+            screen.moment(row.last_ns, utc=utc),
             Cell(row.trace_id, DIM),
         ]
         for row in rows

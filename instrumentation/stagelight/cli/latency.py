@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
             print_json(window_document(source, span, rows, by=args.by))
         elif rows:
             columns = [
-                Column(args.by, wrap=True),
+                Column(args.by, wrap=16),
                 Column("calls", right=True),
                 Column("errors", right=True),
                 Column("p50", right=True),

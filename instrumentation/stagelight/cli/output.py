@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sys
+import time
 import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
-from stagelight.sources.format import safe_text
+from stagelight.sources.format import ago, clock, safe_text
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -34,7 +35,7 @@ STAGE_STYLES: Final = {
 }
 
 _GAP: Final = 3
-_NARROWEST_TEXT: Final = 12
+_TERMINAL_GAP: Final = 2
 
 
 class Cell(NamedTuple):
@@ -55,8 +56,8 @@ class Column(NamedTuple):
 
     title: str
     right: bool = False
-    wrap: bool = False
-    """May be broken over several lines where the terminal is narrow."""
+    wrap: int | None = None
+    """Width down to which it may be broken over several lines where the terminal is narrow."""
     prefix: int | None = None
     """First characters shown on a terminal, for ids of which a prefix is enough; a pipe gets all."""
     spare: int = 0
@@ -94,6 +95,10 @@ class Screen:
         """Columns of the terminal; a pipe has room for 120."""
         return self._console.width if self._console is not None else 120
 
+    def moment(self, moment_ns: int, *, utc: bool) -> str:
+        """A moment for a row: how long ago on a terminal, the clock in a pipe and where UTC was asked for."""
+        return clock(moment_ns, utc) if utc or not self.is_terminal else ago(moment_ns, time.time_ns())
+
     def line(self, *parts: Content) -> None:
         """Print pieces of text as one line, broken by the terminal where it is too long."""
         cells = tuple(cell for part in parts for cell in _safe(part))
@@ -106,17 +111,21 @@ class Screen:
 
     def table(
         self, columns: Sequence[Column], rows: Sequence[Sequence[Content]], total: Sequence[Content] | None = None
-    ) -> None:
+    ) -> set[str]:
         """Print rows under their titles, with a row of totals if given.
 
         A terminal too narrow for the columns that cannot be spared gets one block per row, never cut figures.
+
+        Returns:
+            The titles of the columns that were shown.
         """
         body = [[self._cell(column, part) for column, part in zip(columns, row, strict=True)] for row in rows]
         last = [self._cell(column, part) for column, part in zip(columns, total, strict=True)] if total else None
         if self._console is None:
             _print_plain(columns, body if last is None else [*body, last])
-            return
+            return {column.title for column in columns}
         kept = _kept(columns, body if last is None else [*body, last], self.width)
+        left_out = ", ".join(column.title for index, column in enumerate(columns) if index not in kept)
         columns = [columns[index] for index in kept]
         body = [[row[index] for index in kept] for row in body]
         last = None if last is None else [last[index] for index in kept]
@@ -125,6 +134,9 @@ class Screen:
             _print_rich(self._console, columns, body, last)
         else:
             self._print_blocks(columns, everything)
+        if left_out:
+            self.line(Cell(f"left out on {self.width} columns: {left_out}", DIM))
+        return {column.title for column in columns}
 
     def _cell(self, column: Column, part: Content) -> tuple[Cell, ...]:
         cells = _safe(part)
@@ -180,12 +192,25 @@ def _widths(columns: Sequence[Column], rows: Sequence[_Row]) -> list[int]:
     ]
 
 
+def _least(column: Column, width: int) -> int:
+    return width if column.wrap is None else min(width, max(column.wrap, len(column.title)))
+
+
 def _narrowest(columns: Sequence[Column], rows: Sequence[_Row]) -> int:
-    widths = (
-        min(width, max(_NARROWEST_TEXT, len(column.title))) if column.wrap else width
-        for column, width in zip(columns, _widths(columns, rows), strict=True)
-    )
-    return sum(widths) + _GAP * (len(columns) - 1)
+    least = map(_least, columns, _widths(columns, rows))
+    return sum(least) + _TERMINAL_GAP * (len(columns) - 1)
+
+
+def _fitted(columns: Sequence[Column], rows: Sequence[_Row], width: int) -> list[int]:
+    """Widths that fill at most ``width``; the column with most to give is narrowed first."""
+    widths = _widths(columns, rows)
+    excess = sum(widths) + _TERMINAL_GAP * (len(columns) - 1) - width
+    slack = {index: widths[index] - _least(column, widths[index]) for index, column in enumerate(columns)}
+    for index in sorted(slack, key=lambda index: -slack[index]):
+        given = min(slack[index], max(excess, 0))
+        widths[index] -= given
+        excess -= given
+    return widths
 
 
 def _kept(columns: Sequence[Column], rows: Sequence[_Row], width: int) -> list[int]:
@@ -215,18 +240,19 @@ def _print_rich(console: Console, columns: Sequence[Column], rows: Sequence[_Row
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1), header_style=STRONG)
-    for column in columns:
+    # The box puts one space between columns, the padding another.
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0), header_style=STRONG)
+    widths = _fitted(columns, rows if total is None else [*rows, total], console.width)
+    for column, width in zip(columns, widths, strict=True):
         table.add_column(
             Text(column.title),
             justify="right" if column.right else "left",
-            no_wrap=not column.wrap,
+            no_wrap=column.wrap is None,
             overflow="fold",
-            min_width=_NARROWEST_TEXT if column.wrap else None,
+            width=width,
         )
     for row in rows:
         table.add_row(*map(_styled, row))
     if total is not None:
-        table.add_section()
         table.add_row(*map(_styled, total), style=STRONG)
     console.print(table)

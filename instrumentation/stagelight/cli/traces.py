@@ -8,7 +8,7 @@ from stagelight.cli.failures import ExitCode
 from stagelight.cli.options import add_reading_flags, window
 from stagelight.cli.output import BAD, DIM, Cell, Column, Content, Screen
 from stagelight.cli.reading import print_json, reading, say_nothing_found, window_document
-from stagelight.sources.format import clock, count, duration, money, money_places
+from stagelight.sources.format import count, duration, money, money_places
 from stagelight.sources.model import TraceRow
 
 __all__ = ["add_arguments", "run"]
@@ -48,8 +48,8 @@ def _print(rows: list[TraceRow], *, utc: bool, more: bool) -> None:
     columns = [
         Column("trace", prefix=12),
         Column("started", spare=3),
-        Column("root span", wrap=True),
-        Column("service", wrap=True, spare=2),
+        Column("root span", wrap=20),
+        Column("service", wrap=12, spare=2),
         Column("took", right=True),
         Column("spans", right=True, spare=1),
         Column("errors", right=True),
@@ -58,7 +58,7 @@ def _print(rows: list[TraceRow], *, utc: bool, more: bool) -> None:
     lines: list[list[Content]] = [
         [
             Cell(row.trace_id, DIM),
-            clock(row.start_ns, utc),
+            screen.moment(row.start_ns, utc=utc),
             row.name,
             row.service,
             duration(row.duration_ns / 1e9),

@@ -10,13 +10,13 @@ from stagelight.cli.options import add_reading_flags, positive, window
 from stagelight.cli.output import BAD, DIM, STAGE_STYLES, WARN, Cell, Column, Content, Screen
 from stagelight.cli.reading import json_value, print_json, reading, say_nothing_found, window_document
 from stagelight.cli.waterfall import draw
-from stagelight.sources.format import UNKNOWN, clock, count, duration, money, money_places
+from stagelight.sources.format import UNKNOWN, count, duration, money, money_places
 from stagelight.sources.model import Source, TurnRow
 
 __all__ = ["add_arguments", "run"]
 
 _ROWS, _SPANS = 20, 200
-_BAR_WIDTH = 24
+_BAR_WIDTH = 16
 
 _EXAMPLES = """\
 Examples:
@@ -97,22 +97,22 @@ def _print(rows: list[TurnRow], *, utc: bool) -> None:
     places = money_places(row.cost for row in rows)
     columns = [
         Column("trace", prefix=12),
-        Column("started", spare=3),
-        Column("turn", wrap=True),
-        Column("feature", wrap=True, spare=6),
-        Column("stages", spare=2),
+        Column("started", spare=2),
+        Column("turn", wrap=12),
+        Column("feature", wrap=12, spare=6),
+        Column("stages", spare=3),
         Column("calls", right=True, spare=5),
         Column("first token", right=True, spare=1),
         Column("first audio", right=True, spare=4),
         Column("took", right=True),
         Column("cost USD", right=True),
         Column("status", spare=7),
-        Column("outcome"),
+        Column("outcome", wrap=14),
     ]
     lines: list[list[Content]] = [
         [
             Cell(row.trace_id, DIM),
-            clock(row.start_ns, utc),
+            screen.moment(row.start_ns, utc=utc),
             row.name,
             row.feature or UNKNOWN,
             turn_bar(row, _BAR_WIDTH),
@@ -126,11 +126,12 @@ def _print(rows: list[TurnRow], *, utc: bool) -> None:
         ]
         for row in rows
     ]
-    screen.table(columns, lines)
+    if "stages" not in screen.table(columns, lines):
+        return
     used = {bar.stage for row in rows for bar in row.bars}
     legend = (
         Cell(f"{letter} {stage}  ", STAGE_STYLES.get(stage, ""))
         for stage, letter in STAGE_LETTERS.items()
         if stage in used
     )
-    screen.line(Cell("stages: ", DIM), *legend, f"{OTHER} none")
+    screen.line(Cell("stages: ", DIM), *legend, f"{OTHER} other")

@@ -62,12 +62,12 @@ def _waterfall(screen: Screen, trace: Trace, limit: int) -> None:
     places = money_places(_amount(span) for span in trace.spans)
     columns = [
         Column("stage", spare=1),
-        Column("span", wrap=True),
+        Column("span", wrap=24),
         Column("start", right=True, spare=2),
         Column("took", right=True),
         Column("cost USD", right=True),
         Column(f"0 to {duration(whole / 1e9)}"),
-        Column("facts", wrap=True, spare=3),
+        Column("facts", wrap=24, spare=3),
     ]
     lines: list[list[Content]] = []
     seen: set[str] = set()
