@@ -23,11 +23,11 @@ GEN_AI_CLIENT_TOKEN_USAGE: Final = "gen_ai.client.token.usage"
 GEN_AI_CLIENT_OPERATION_TIME_TO_FIRST_CHUNK: Final = "gen_ai.client.operation.time_to_first_chunk"
 """Time to receive the first chunk, measured from when the client issues the generation request to when the first chunk is received in the response stream (histogram, s).
 
-In the latest profile for speech only, which has no name of its own there yet. Streams only."""
+Streams only."""
 GEN_AI_CLIENT_OPERATION_TIME_PER_OUTPUT_CHUNK: Final = "gen_ai.client.operation.time_per_output_chunk"
 """Time per output chunk, recorded for each chunk received after the first one, measured as the time elapsed from the end of the previous chunk to the end of the current chunk (histogram, s).
 
-In the latest profile for speech only, which has no name of its own there yet. Streams only; one value per chunk after the first."""
+Streams only; one value per chunk after the first."""
 GEN_AI_EXECUTE_TOOL_DURATION: Final = "gen_ai.execute_tool.duration"
 """Measures the duration of a tool execution (histogram, s)."""
 GEN_AI_INVOKE_WORKFLOW_DURATION: Final = "gen_ai.invoke_workflow.duration"
@@ -37,11 +37,11 @@ GEN_AI_CLIENT_INFERENCE_DURATION: Final = "gen_ai.client.inference.duration"
 GEN_AI_CLIENT_INFERENCE_TIME_TO_FIRST_CHUNK: Final = "gen_ai.client.inference.time_to_first_chunk"
 """Time from sending the request to the first chunk of the stream (histogram, s).
 
-Streams only."""
+Speech too, told apart by its operation: upstream has no name of its own for it yet. Streams only."""
 GEN_AI_CLIENT_INFERENCE_TIME_PER_OUTPUT_CHUNK: Final = "gen_ai.client.inference.time_per_output_chunk"
 """Time between two chunks of a stream (histogram, s).
 
-Streams only; one value per chunk after the first."""
+Speech too, told apart by its operation: upstream has no name of its own for it yet. Streams only; one value per chunk after the first."""
 GEN_AI_CLIENT_INFERENCE_USAGE_INPUT_TOKENS: Final = "gen_ai.client.inference.usage.input_tokens"
 """Input tokens, cached ones included (counter, {token})."""
 GEN_AI_CLIENT_INFERENCE_USAGE_OUTPUT_TOKENS: Final = "gen_ai.client.inference.usage.output_tokens"
@@ -65,7 +65,7 @@ STAGELIGHT_USAGE_COST: Final = "stagelight.usage.cost"
 
 Independent of sampling. Spend over a window is last minus first value per process, then summed: increase() and rate() lose what short-lived processes spent. The sum over components is the total."""
 STAGELIGHT_USAGE_UNPRICED: Final = "stagelight.usage.unpriced"
-"""Calls whose cost is not known, by reason (counter, {call})."""
+"""Calls whose cost is not or only partly known, by reason (counter, {call})."""
 STAGELIGHT_TURN_DURATION: Final = "stagelight.turn.duration"
 """Duration of a turn, its streams included (histogram, s)."""
 STAGELIGHT_TURN_TIME_TO_FIRST_TOKEN: Final = "stagelight.turn.time_to_first_token"
@@ -75,7 +75,7 @@ STAGELIGHT_TURN_TIME_TO_FIRST_AUDIO: Final = "stagelight.turn.time_to_first_audi
 STAGELIGHT_TURN_COST: Final = "stagelight.turn.cost"
 """Cost of a turn, for the distribution; totals come from the counter (histogram, USD).
 
-Only turns whose calls all have an amount."""
+Turns of which some call has an amount; a lower bound when another one is partial or unpriced."""
 STAGELIGHT_TURN_STAGE_SELF_TIME: Final = "stagelight.turn.stage_self_time"
 """Time of a turn that belongs to a stage (histogram, s).
 
@@ -176,7 +176,7 @@ _ROWS: Final = (
         buckets=(0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92),
         labels=(a.GEN_AI_OPERATION_NAME, a.GEN_AI_PROVIDER_NAME, a.GEN_AI_REQUEST_MODEL, a.GEN_AI_RESPONSE_MODEL, a.SERVER_ADDRESS, a.SERVER_PORT),
         prometheus="gen_ai_client_operation_time_to_first_chunk_seconds",
-        profiles=_BOTH,
+        profiles=_RELEASED,
         stage=("llm", "tts"),
         demo=True,
         value_type="double",
@@ -189,7 +189,7 @@ _ROWS: Final = (
         buckets=(0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92),
         labels=(a.GEN_AI_OPERATION_NAME, a.GEN_AI_PROVIDER_NAME, a.GEN_AI_REQUEST_MODEL, a.GEN_AI_RESPONSE_MODEL, a.SERVER_ADDRESS, a.SERVER_PORT),
         prometheus="gen_ai_client_operation_time_per_output_chunk_seconds",
-        profiles=_BOTH,
+        profiles=_RELEASED,
         stage=("llm", "tts"),
         demo=True,
         value_type="double",
@@ -242,7 +242,7 @@ _ROWS: Final = (
         labels=(a.GEN_AI_OPERATION_NAME, a.GEN_AI_PROVIDER_NAME, a.GEN_AI_REQUEST_MODEL, a.GEN_AI_RESPONSE_MODEL, a.SERVER_ADDRESS, a.SERVER_PORT),
         prometheus="gen_ai_client_inference_time_to_first_chunk_seconds",
         profiles=_LATEST,
-        stage=("llm",),
+        stage=("llm", "tts"),
         demo=False,
         value_type="double",
     ),
@@ -255,7 +255,7 @@ _ROWS: Final = (
         labels=(a.GEN_AI_OPERATION_NAME, a.GEN_AI_PROVIDER_NAME, a.GEN_AI_REQUEST_MODEL, a.GEN_AI_RESPONSE_MODEL, a.SERVER_ADDRESS, a.SERVER_PORT),
         prometheus="gen_ai_client_inference_time_per_output_chunk_seconds",
         profiles=_LATEST,
-        stage=("llm",),
+        stage=("llm", "tts"),
         demo=False,
         value_type="double",
     ),
@@ -367,7 +367,7 @@ _ROWS: Final = (
         name=STAGELIGHT_USAGE_UNPRICED,
         instrument="counter",
         unit="{call}",
-        description="Calls whose cost is not known, by reason.",
+        description="Calls whose cost is not or only partly known, by reason.",
         buckets=(),
         labels=(a.GEN_AI_PROVIDER_NAME, a.GEN_AI_REQUEST_MODEL, a.STAGELIGHT_COST_REASON, a.STAGELIGHT_STAGE),
         prometheus="stagelight_usage_unpriced_total",
