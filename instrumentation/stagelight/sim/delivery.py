@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Coroutine
 from dataclasses import dataclass
 from random import Random
+from typing import Any
 
 from starlette.types import Receive, Scope, Send
 
@@ -14,7 +15,35 @@ from stagelight.sim.holds import Holds
 from stagelight.sim.models import Latency
 from stagelight.sim.wire import Chunk, Reply
 
-__all__ = ["Delivery", "Hanging", "Pace"]
+__all__ = ["Delivery", "Hanging", "Pace", "Running"]
+
+
+class Running:
+    """The responses that are being sent; all can be broken off at once."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Future[None]] = set()
+
+    async def until_left(self, receive: Receive, work: Coroutine[Any, Any, None]) -> None:
+        """Do the work until it is done, the client has gone or all is broken off."""
+        sending = asyncio.ensure_future(work)
+        leaving = asyncio.ensure_future(_left(receive))
+        self._tasks.add(sending)
+        try:
+            await asyncio.wait({sending, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            self._tasks.discard(sending)
+            sending.cancel()
+            leaving.cancel()
+            results = await asyncio.gather(sending, leaving, return_exceptions=True)
+        for result in results:
+            if isinstance(result, Exception):
+                raise result
+
+    def break_off(self) -> None:
+        """End all responses where they are; their connections are closed. To be called in the event loop."""
+        for task in self._tasks:
+            task.cancel()
 
 
 class Pace:
@@ -49,11 +78,12 @@ class Delivery:
     faults: Faults
     pace: Pace
     holds: Holds
+    running: Running
     received_s: float
     """Time of the event loop at which the request came in."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await _until_left(receive, self._send(str(scope["path"]), send))
+        await self.running.until_left(receive, self._send(str(scope["path"]), send))
 
     async def _send(self, path: str, send: Send) -> None:
         await self.holds.passed("response", 1, path)
@@ -107,10 +137,11 @@ class Hanging:
     """An ASGI response that never comes: the connection is closed after the time of the fault."""
 
     fault: Fault
+    running: Running
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         del scope
-        await _until_left(receive, asyncio.sleep(self.fault["seconds"]))
+        await self.running.until_left(receive, asyncio.sleep(self.fault["seconds"]))
         # The smallest answer that no client accepts: the promised byte never comes, and the connection is closed.
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"1")]})
 
@@ -122,21 +153,6 @@ def _body(data: bytes, *, more: bool) -> dict[str, object]:
 def _half(data: bytes) -> bytes:
     ending = b"\n\n" if data.endswith(b"\n\n") else b""
     return data[: len(data) // 2] + ending
-
-
-async def _until_left(receive: Receive, work: Awaitable[None]) -> None:
-    """Do the work until it is done or the client has gone."""
-    sending = asyncio.ensure_future(work)
-    leaving = asyncio.ensure_future(_left(receive))
-    try:
-        await asyncio.wait({sending, leaving}, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in (sending, leaving):
-            task.cancel()
-        results = await asyncio.gather(sending, leaving, return_exceptions=True)
-    for result in results:
-        if isinstance(result, Exception):
-            raise result
 
 
 async def _left(receive: Receive) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 
 import uvicorn
-from starlette.types import ASGIApp
+
+from stagelight.sim.service import Service
 
 __all__ = ["QuietServer"]
 
@@ -13,10 +15,11 @@ __all__ = ["QuietServer"]
 class QuietServer(uvicorn.Server):
     """A server without log lines, signal handlers or headers that differ from one moment to the next."""
 
-    def __init__(self, application: ASGIApp) -> None:
+    def __init__(self, service: Service) -> None:
+        self._service = service
         super().__init__(
             uvicorn.Config(
-                application,
+                service.application(),
                 log_config=None,
                 log_level=60,  # above critical: responses that break on purpose are reported as errors
                 access_log=False,
@@ -31,3 +34,8 @@ class QuietServer(uvicorn.Server):
     def capture_signals(self) -> contextlib.AbstractContextManager[None]:  # type: ignore[override]  # uvicorn declares a generator
         """Leave the signals of the process alone, also when run in its main thread."""
         return contextlib.nullcontext()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Break off running responses and stop listening."""
+        self._service.running.break_off()
+        await super().shutdown(sockets)

@@ -17,7 +17,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from stagelight.sim.chat import chat
-from stagelight.sim.delivery import Delivery, Hanging, Pace
+from stagelight.sim.delivery import Delivery, Hanging, Pace, Running
 from stagelight.sim.embeddings import embeddings
 from stagelight.sim.faults import Fault, FaultError, Faults, parse_faults
 from stagelight.sim.holds import Holds
@@ -39,6 +39,7 @@ class Service:
     def __init__(self, *, seed: int, speed: float, latency: str | None, scenario: Scenario) -> None:
         self.requests: list[Recorded] = []
         self.holds = Holds()
+        self.running = Running()
         self._seed = seed
         self._speed = speed
         self._latency = latency
@@ -76,7 +77,7 @@ class Service:
             faults = self._faults(request, str(fields.get("model", "")))
             hanging = faults.get("timeout")
             if hanging is not None:
-                return Hanging(hanging)
+                return Hanging(hanging, self.running)
             controls = {
                 name: _control(request, name) for name in _CONTROLS if f"x-stagelight-{name}" in request.headers
             }
@@ -95,7 +96,7 @@ class Service:
             speed=self._speed,
             delay_s=slow["delay"] if slow else 0.0,
         )
-        return Delivery(reply, faults, pace, self.holds, received_s)
+        return Delivery(reply, faults, pace, self.holds, self.running, received_s)
 
     async def _record(self, request: Request) -> bytes:
         body = await request.body()

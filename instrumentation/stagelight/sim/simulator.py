@@ -116,7 +116,7 @@ class Simulator:
         except OSError:
             listening.close()
             raise
-        server = QuietServer(self._service.application())
+        server = QuietServer(self._service)
         thread = threading.Thread(target=server.run, args=([listening],), name="stagelight-simulator", daemon=True)
         thread.start()
         self._running = server, thread
