@@ -102,6 +102,8 @@ def fill(row: list[Any], attributes: Iterable[KeyValue], slots: Slots) -> str:
         slot = slots.get(key)
         if slot is not None and content.__class__ is slot[1] and _is_short(content):
             row[slot[0]] = content
+        elif slot is not None and slot[1] is float and content.__class__ is int:
+            row[slot[0]] = float(content)
         else:
             rest[key] = content
     return json_text(rest)

@@ -46,7 +46,8 @@ class Pruner:
         self._connection = connection
         self._retention = retention
         self._page_bytes = int(self._pragma("page_size"))
-        self._next_look = 0.0
+        # Not at once: a server that just started has more urgent things to do.
+        self._next_look = time.monotonic() + retention.interval_s
         self._sweep: Iterator[None] | None = None
 
     def wait_s(self) -> float:
@@ -93,7 +94,8 @@ class Pruner:
         yield from self._before(cutoff_ns)
         yield from self._delete("usage", "time_ns", usage_cutoff_ns)
         while self._pragma("freelist_count") > max(self._pragma("page_count") * _IDLE_SHARE, _VACUUM_PAGES):
-            self._connection.execute(f"PRAGMA incremental_vacuum({_VACUUM_PAGES})").fetchall()
+            self._vacuum(_VACUUM_PAGES)
+            self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()  # only this shortens the file
             yield
 
     def _before(self, cutoff_ns: int) -> Iterator[None]:
@@ -166,7 +168,11 @@ class Pruner:
         """Give pages beyond the bound back to the file system."""
         excess = self._pragma("page_count") - self._retention.size_bytes // self._page_bytes
         if excess > 0:
-            self._connection.execute(f"PRAGMA incremental_vacuum({excess})").fetchall()
+            self._vacuum(excess)
+
+    def _vacuum(self, pages: int) -> None:
+        # The statement steps once per page and has no columns: execute() would take the first step only.
+        self._connection.executescript(f"PRAGMA incremental_vacuum({pages})")
 
     def _used(self) -> int:
         return (self._pragma("page_count") - self._pragma("freelist_count")) * self._page_bytes

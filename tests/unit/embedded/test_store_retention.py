@@ -1,0 +1,170 @@
+"""What is kept: by age, by size, and that writing goes on."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+from opentelemetry.proto.metrics.v1.metrics_pb2 import Gauge, Metric, NumberDataPoint
+from stagelight.embedded.retention import Retention
+from stagelight.embedded.writer import Writer
+from stored import T0, S, batch_of, logs, metrics, query, record, span, store, traces, usage
+
+_COUNTS = (
+    "SELECT (SELECT count(*) FROM spans), (SELECT count(*) FROM logs), (SELECT count(*) FROM points), "
+    "(SELECT count(*) FROM series), (SELECT count(*) FROM usage)"
+)
+_MIB = 1 << 20
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """A database that does not exist yet."""
+    return tmp_path / "store.db"
+
+
+def _ago(age_s: float) -> float:
+    """That many seconds before now, in the seconds of the builders."""
+    return (time.time_ns() - T0) / S - age_s
+
+
+def _gauge(name: str, age_s: float) -> Metric:
+    point = NumberDataPoint(time_unix_nano=T0 + round(_ago(age_s) * S), as_double=1.0)
+    return Metric(name=name, gauge=Gauge(data_points=[point]))
+
+
+def _until(path: Path, expected: tuple[int, ...]) -> None:
+    """Wait until the tables have that many rows; fails after ten seconds."""
+    deadline = time.monotonic() + 10
+    while (found := query(path, _COUNTS)[0]) != expected:
+        assert time.monotonic() < deadline, found
+        time.sleep(0.02)
+
+
+def test_what_is_too_old_goes_and_the_rest_stays(path: Path) -> None:
+    """Spans, log records, data points and series without points by one age, the ledger by its own."""
+    requests = [
+        traces(span(1, at=_ago(5000)), span(2, at=_ago(10))),
+        logs(record("old", at=_ago(5000)), record("new", at=_ago(10))),
+        logs(usage(_ago(5000), cost=1.0, status="exact"), usage(_ago(90_000), cost=1.0, status="exact")),
+        metrics(_gauge("old", 5000), _gauge("new", 10)),
+    ]
+    store(path, *requests)
+    assert query(path, _COUNTS) == [(2, 2, 2, 2, 2)]
+
+    writer = Writer(path, retention=Retention(age_s=3600, usage_age_s=86_400, interval_s=0.05))
+    writer.start()
+    _until(path, (1, 1, 1, 1, 1))
+    assert writer.close(timeout=20)
+
+    assert query(path, "SELECT name FROM spans") == [("span 2",)]
+    assert query(path, "SELECT body FROM logs") == [("new",)]
+    assert query(path, "SELECT name FROM series") == [("new",)]
+    assert query(path, "SELECT value / 1000000000 FROM meta WHERE key = 'pruned_until_ns'")[0][0] == pytest.approx(
+        time.time() - 3600, abs=30
+    )
+
+
+def test_many_old_rows_go_while_new_ones_come(path: Path) -> None:
+    """Deleting works in chunks; batches are written between them, and names in use are kept or made anew."""
+    store(
+        path, *(traces(*(span(1 + number + 512 * part, at=_ago(9000)) for number in range(512))) for part in range(12))
+    )
+    writer = Writer(path, retention=Retention(age_s=3600, interval_s=0.05))
+    writer.start()
+
+    for number in range(100_000, 100_200):
+        writer.submit(batch_of(traces(span(number, at=_ago(1))))).result(timeout=20)
+        writer.submit(batch_of(metrics(_gauge("live", 0), _gauge("dead", 9000)))).result(timeout=20)
+    assert writer.close(timeout=20)
+
+    assert query(path, "SELECT count(*) FROM spans WHERE id > 6144 OR span_id >= x'00000000000186A0'") == [(200,)]
+    assert query(path, "SELECT count(*) FROM points WHERE series_id NOT IN (SELECT id FROM series)") == [(0,)]
+    assert query(path, "SELECT count(*) FROM spans WHERE resource_id NOT IN (SELECT id FROM resource)") == [(0,)]
+
+
+def test_the_file_stays_within_its_size(path: Path) -> None:
+    """The oldest go first, the newest are there, and the ledger is spared."""
+    writer = Writer(path, retention=Retention(size_bytes=2 * _MIB))
+    writer.start()
+    writer.submit(batch_of(logs(usage(_ago(50_000), cost=1.0, status="exact")))).result(timeout=20)
+    largest = 0
+    for part in range(40):
+        rows = [
+            span(1 + number + 200 * part, at=_ago(10_000 - 10 * part), attributes={"text": "x" * 500})
+            for number in range(200)
+        ]
+        writer.submit(batch_of(traces(*rows))).result(timeout=20)
+        largest = max(largest, path.stat().st_size)
+    assert writer.close(timeout=20)
+
+    kept, oldest, newest = query(path, "SELECT count(*), min(span_id), max(span_id) FROM spans")[0]
+    assert path.stat().st_size <= 2 * _MIB
+    assert largest < 2.5 * _MIB
+    assert 500 < kept < 8000
+    assert int.from_bytes(newest) == 8000
+    assert int.from_bytes(oldest) == 8000 - kept + 1
+    assert query(path, "SELECT count(*) FROM usage") == [(1,)]
+
+
+def test_a_flood_of_names_cannot_fill_the_file(path: Path) -> None:
+    """Resources, scopes and series go with what referred to them, also when they are all the file holds."""
+    writer = Writer(path, retention=Retention(size_bytes=_MIB))
+    writer.start()
+    for number in range(400):
+        writer.submit(batch_of(traces(span(number + 1, at=_ago(1)), service=f"{number}" * 1500))).result(timeout=20)
+        writer.submit(batch_of(metrics(_gauge(f"m{number}" * 200, 1)))).result(timeout=20)
+    assert writer.close(timeout=20)
+
+    assert path.stat().st_size <= _MIB
+    assert query(path, "SELECT count(*) FROM spans WHERE resource_id NOT IN (SELECT id FROM resource)") == [(0,)]
+
+
+def test_the_ledger_goes_last_when_it_is_all_there_is(path: Path) -> None:
+    """The bound holds for it too, oldest first."""
+    writer = Writer(path, retention=Retention(size_bytes=_MIB))
+    writer.start()
+    for part in range(30):
+        events = [
+            usage(_ago(9000 - part) + number / 1000, model="m" * 200, cost=0.1, status="exact") for number in range(200)
+        ]
+        writer.submit(batch_of(logs(*events))).result(timeout=20)
+    assert writer.close(timeout=20)
+
+    kept, newest_ns = query(path, "SELECT count(*), max(time_ns) FROM usage")[0]
+    assert path.stat().st_size <= _MIB
+    assert 100 < kept < 6000
+    assert newest_ns > T0 + round(_ago(9000 - 28) * S)
+
+
+def test_room_is_given_back_after_old_rows_have_gone(path: Path) -> None:
+    """The file shrinks, it is not only reused."""
+    store(
+        path,
+        *(
+            traces(
+                *(span(1 + number + 500 * part, at=_ago(9000), attributes={"t": "x" * 900}) for number in range(500))
+            )
+            for part in range(20)
+        ),
+    )
+    before = path.stat().st_size
+
+    writer = Writer(path, retention=Retention(age_s=60, interval_s=0.05))
+    writer.start()
+    _until(path, (0, 0, 0, 0, 0))
+    deadline = time.monotonic() + 10
+    while path.stat().st_size > before / 2 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert writer.close(timeout=20)
+
+    assert path.stat().st_size < before / 2
+
+
+@pytest.mark.parametrize("wrong", [{"age_s": 0}, {"usage_age_s": -1}, {"interval_s": 0}, {"size_bytes": 1000}])
+def test_a_wrong_setting_is_named(wrong: dict[str, float]) -> None:
+    """With its value and what is accepted."""
+    name, value = next(iter(wrong.items()))
+    with pytest.raises(ValueError, match=f"{name}={value}: must be"):
+        Retention(**wrong)  # type: ignore[arg-type]

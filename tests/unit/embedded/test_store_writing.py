@@ -1,0 +1,413 @@
+"""What is written: rows, twice the same, hostile input, failures of the disk."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import pytest
+from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
+from stagelight.embedded.batch import Batch, Resource, WriteResult
+from stagelight.embedded.decoding import MAX_ATTRIBUTE_CHARACTERS, MAX_PROMOTED_CHARACTERS
+from stagelight.embedded.store import open_writable
+from stagelight.embedded.writer import QueueFull, WriteFailed, Writer, WriterClosed
+from stored import T0, S, any_value, batch_of, logs, query, record, span, store, traces, usage
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """A database that does not exist yet."""
+    return tmp_path / "data" / "store.db"
+
+
+def test_a_span_becomes_a_row(path: Path) -> None:
+    """Promoted attributes get their column, the others stay in the JSON, and nothing is kept twice."""
+    sent = span(
+        2,
+        trace=7,
+        parent=1,
+        at=1.5,
+        lasts=0.25,
+        name="chat gpt",
+        kind=Span.SPAN_KIND_CLIENT,
+        status=Status(code=Status.STATUS_CODE_ERROR, message="no"),
+        attributes={
+            "stagelight.stage": "llm",
+            "gen_ai.request.model": "gpt",
+            "gen_ai.usage.input_tokens": 900,
+            "stagelight.cost.amount": 0.000412,
+            "gen_ai.response.time_to_first_chunk": 0.125,
+            "server.port": 443,
+            "gen_ai.response.finish_reasons": ["stop"],
+            "stagelight.retrieval.empty": False,
+            "deep": {"a": [1, {"b": None}], "raw": b"\x00\xff"},
+        },
+    )
+
+    assert store(path, traces(sent)) == [WriteResult(spans=1)]
+
+    row = query(
+        path,
+        "SELECT hex(trace_id), hex(span_id), hex(parent_id), spans.name, kind, start_ns, duration_ns, status, "
+        "status_message, failed, entry, stage, model, input_tokens, cost, first_chunk_s, operation, service "
+        "FROM spans JOIN resource ON resource.id = resource_id",
+    )[0]
+    assert row == (
+        "00000000000000000000000000000007", "0000000000000002", "0000000000000001", "chat gpt", 3,
+        T0 + 3 * S // 2, S // 4, 2, "no", 1, 0, "llm", "gpt", 900, 0.000412, 0.125, None, "app",
+    )  # fmt: skip
+    assert json.loads(query(path, "SELECT attributes FROM spans")[0][0]) == {
+        "server.port": 443,
+        "gen_ai.response.finish_reasons": ["stop"],
+        "stagelight.retrieval.empty": False,
+        "deep": {"a": [1, {"b": None}], "raw": "AP8="},
+    }
+
+
+def test_attributes_of_another_type_are_not_promoted(path: Path) -> None:
+    """A column never holds what its readers do not expect; whole numbers count as seconds."""
+    store(
+        path,
+        traces(
+            span(
+                1, attributes={"stagelight.stage": 5, "gen_ai.usage.input_tokens": "many", "gen_ai.request.model": ""}
+            ),
+            span(2, attributes={"gen_ai.request.model": "m" * (MAX_PROMOTED_CHARACTERS + 1)}),
+            span(3, attributes={"gen_ai.response.time_to_first_chunk": 2, "gen_ai.usage.input_tokens": 0}),
+        ),
+    )
+
+    assert query(path, "SELECT stage, input_tokens, model, first_chunk_s FROM spans ORDER BY span_id") == [
+        (None, None, "", None),
+        (None, None, None, None),
+        (None, 0, None, 2.0),
+    ]
+    first, second, third = (json.loads(row[0]) for row in query(path, "SELECT attributes FROM spans ORDER BY span_id"))
+    assert first == {"stagelight.stage": 5, "gen_ai.usage.input_tokens": "many"}
+    assert second == {"gen_ai.request.model": "m" * (MAX_PROMOTED_CHARACTERS + 1)}
+    assert third == {}
+
+
+def test_the_same_batch_twice_is_stored_once(path: Path) -> None:
+    """A retry after a lost answer, an overlapping batch and a batch in other company add nothing."""
+    spans = traces(span(1), span(2))
+    records = logs(record("a", at=1), record("b", at=1), usage(2, cost=0.5, status="exact"))
+
+    results = store(
+        path, spans, spans, traces(span(2), span(3)), records, records, logs(record("b", at=1), record("c"))
+    )
+
+    assert results == [
+        WriteResult(spans=2),
+        WriteResult(),
+        WriteResult(spans=1),
+        WriteResult(logs=2, usage=1),
+        WriteResult(),
+        WriteResult(logs=1),
+    ]
+
+
+def test_equal_records_of_different_moments_or_programs_are_all_kept(path: Path) -> None:
+    """Only content and time and sender together make a log record the same."""
+    results = store(path, logs(record("tick", at=1), record("tick", at=2)), logs(record("tick", at=1), service="other"))
+
+    assert results == [WriteResult(logs=2), WriteResult(logs=1)]
+
+
+def test_a_batch_may_hold_the_same_span_twice(path: Path) -> None:
+    """The first one stays."""
+    assert store(path, traces(span(1, name="first"), span(1, name="second"))) == [WriteResult(spans=1)]
+    assert query(path, "SELECT name FROM spans") == [("first",)]
+
+
+@pytest.mark.parametrize(
+    ("broken", "reason"),
+    [
+        ({"trace_id": b"short"}, "trace id"),
+        ({"trace_id": bytes(16)}, "trace id"),
+        ({"span_id": b""}, "span id"),
+        ({"span_id": bytes(8)}, "span id"),
+        ({"parent_span_id": b"123"}, "parent id"),
+        ({"start_time_unix_nano": 0}, "start or end time"),
+        ({"start_time_unix_nano": 2**63}, "start or end time"),
+        ({"end_time_unix_nano": 2**64 - 1}, "start or end time"),
+        ({"events": [Span.Event(time_unix_nano=2**63)]}, "time of a span event"),
+        ({"name": "n" * (MAX_ATTRIBUTE_CHARACTERS + 1)}, "name of a span"),
+    ],
+)
+def test_a_malformed_span_is_left_out(path: Path, broken: dict[str, Any], reason: str) -> None:
+    """The others of its request are kept, and the sender learns how many were not and why."""
+    bad = span(2)
+    for field in broken:
+        bad.ClearField(field)  # type: ignore[arg-type]
+    bad.MergeFrom(Span(**broken))
+
+    batch = batch_of(traces(span(1), bad, span(3)))
+
+    assert (batch.rejected, len(batch.spans[0].rows)) == (1, 2)
+    assert reason in batch.reason
+
+
+@pytest.mark.parametrize(
+    "value", [math.nan, math.inf, -math.inf, [1.0, math.nan], {"deep": [{"er": math.inf}]}, "x" * (1 + (1 << 20))]
+)
+def test_an_attribute_that_cannot_be_kept_rejects_its_item(value: Any) -> None:
+    """Not-a-number, infinities and megabytes: in spans, events, links, log records and usage events."""
+    attributes = {"bad": value}
+    hostile_event = Span.Event(time_unix_nano=T0)
+    hostile_event.attributes.add(key="bad").value.CopyFrom(any_value(value))
+
+    spans = batch_of(traces(span(1, attributes=attributes), span(2, events=[hostile_event]), span(3)))
+    records = batch_of(logs(record(attributes=attributes), record("fine")))
+
+    assert (spans.rejected, [len(group.rows) for group in spans.spans]) == (2, [1])
+    assert (records.rejected, [len(group.rows) for group in records.logs]) == (1, [1])
+    assert "attribute" in spans.reason
+
+
+def test_a_malformed_resource_rejects_all_it_sent() -> None:
+    """Every span of it is counted, and the reason names no content."""
+    request = traces(span(1), span(2))
+    request.resource_spans[0].resource.attributes.add(key="secret").value.double_value = math.nan
+
+    batch = batch_of(request)
+
+    assert batch.is_empty
+    assert (batch.rejected, batch.reason) == (2, "an attribute is not a finite number")
+
+
+def test_text_of_any_kind_survives(path: Path) -> None:
+    """Zero bytes, quotes, markup, other scripts and terminal escapes come back as they were sent."""
+    text = "\x00'\";DROP TABLE spans;--<script>\x1b[31m\u202e語🙂"
+
+    store(path, traces(span(1, name=text, attributes={text: text, "stagelight.feature": text})), logs(record(text)))
+
+    assert query(path, "SELECT name, feature FROM spans") == [(text, text)]
+    assert json.loads(query(path, "SELECT attributes FROM spans")[0][0]) == {text: text}
+    assert query(path, "SELECT body FROM logs") == [(text,)]
+
+
+def test_a_span_that_ends_before_it_starts_lasts_no_time(path: Path) -> None:
+    """Clocks jump; a negative duration would spoil every percentile."""
+    store(path, traces(_backwards()))
+
+    assert query(path, "SELECT start_ns, duration_ns FROM spans") == [(T0, 0)]
+
+
+def _backwards() -> Span:
+    sent = span(1)
+    sent.end_time_unix_nano = T0 - S
+    return sent
+
+
+def test_usage_amounts_are_kept_as_exact_text(path: Path) -> None:
+    """What cannot be summed is unpriced with a reason: another currency, an amount or a status alone."""
+    store(
+        path,
+        logs(
+            usage(1, cost=0.1, status="exact", currency="USD"),
+            usage(2, cost=1e-07, status="partial", missing=["audio_output"]),
+            usage(3, cost=3.0, status="exact", currency="EUR"),
+            usage(4, cost=3.0),
+            usage(5, status="exact"),
+            usage(6, status="unpriced", reason="unknown_model"),
+        ),
+    )
+
+    assert query(path, "SELECT cost, cost_status, reason, missing FROM usage ORDER BY time_ns") == [
+        ("0.1", "exact", None, None),
+        ("1e-07", "partial", None, '["audio_output"]'),
+        (None, "unpriced", "no_rate", None),
+        (None, "unpriced", "bad_usage", None),
+        (None, "unpriced", "bad_usage", None),
+        (None, "unpriced", "unknown_model", None),
+    ]
+
+
+def test_waiting_batches_share_a_commit_and_every_future_ends(path: Path) -> None:
+    """Many threads at once: all is written, each learns its own result."""
+    writer = Writer(path)
+    writer.start()
+    futures: list[Future[WriteResult]] = []
+
+    def send(base: int) -> None:
+        futures.extend(writer.submit(batch_of(traces(span(base + number, trace=base)))) for number in range(20))
+
+    threads = [threading.Thread(target=send, args=(1000 * (number + 1),)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert {future.result(timeout=20) for future in futures} == {WriteResult(spans=1)}
+    assert writer.close(timeout=20)
+    assert query(path, "SELECT count(*) FROM spans") == [(160,)]
+
+
+def test_a_full_queue_refuses_at_once(path: Path) -> None:
+    """While the writer cannot get at the file, only the bound waits; later all that was accepted is there."""
+    writer = Writer(path, max_queued_bytes=3_000)
+    writer.start()
+    blocker = sqlite3.connect(path, isolation_level=None)
+    blocker.execute("BEGIN IMMEDIATE")
+    accepted: list[Future[WriteResult]] = []
+
+    def send() -> None:
+        while len(accepted) < 1000:
+            accepted.append(writer.submit(batch_of(traces(span(len(accepted) + 1)))))
+
+    try:
+        with pytest.raises(QueueFull):
+            send()
+    finally:
+        blocker.execute("COMMIT")
+        blocker.close()
+
+    assert all(future.result(timeout=20) == WriteResult(spans=1) for future in accepted)
+    assert writer.close(timeout=20)
+    assert 3 < len(accepted) < 999
+
+
+def test_a_cancelled_batch_is_not_written(path: Path) -> None:
+    """Who gives up before the writer got to it leaves nothing behind, and harms no one."""
+    writer = Writer(path)
+    writer.start()
+    blocker = sqlite3.connect(path, isolation_level=None)
+    blocker.execute("BEGIN IMMEDIATE")
+    first = writer.submit(batch_of(traces(span(1))))
+    while first.running() is False:
+        pass
+    second, third = (writer.submit(batch_of(traces(span(number)))) for number in (2, 3))
+    assert second.cancel()
+    blocker.execute("COMMIT")
+    blocker.close()
+
+    assert (first.result(timeout=20), third.result(timeout=20)) == (WriteResult(spans=1), WriteResult(spans=1))
+    assert writer.close(timeout=20)
+    assert query(path, "SELECT count(*) FROM spans") == [(2,)]
+
+
+def test_closing_writes_what_waits_and_refuses_the_rest(path: Path) -> None:
+    """Nothing accepted is lost by a normal end."""
+    writer = Writer(path)
+    with pytest.raises(WriterClosed):
+        writer.submit(Batch())
+    writer.start()
+    futures = [writer.submit(batch_of(traces(span(number)))) for number in range(1, 50)]
+
+    assert writer.close(timeout=20)
+    assert writer.close(timeout=20)
+    assert all(future.result(timeout=0) == WriteResult(spans=1) for future in futures)
+    with pytest.raises(WriterClosed):
+        writer.submit(Batch())
+
+
+def test_a_full_disk_fails_the_write_and_only_that(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Nothing is acknowledged that is not there; when there is room again, the next batch is written."""
+    writer = Writer(path)
+    writer.start()
+    writer.submit(batch_of(traces(span(1)))).result(timeout=20)
+    connection = writer_connection(writer)
+    pages = connection.execute("PRAGMA page_count").fetchone()[0]
+    connection.execute(f"PRAGMA max_page_count = {pages + 2}")
+
+    large = traces(*(span(number, attributes={"text": "x" * 900}) for number in range(2, 200)))
+    with pytest.raises(WriteFailed, match="full"):
+        writer.submit(batch_of(large)).result(timeout=20)
+    assert query(path, "SELECT count(*) FROM spans") == [(1,)]
+    connection.execute("PRAGMA max_page_count = 1000000")
+
+    assert writer.submit(batch_of(large)).result(timeout=20) == WriteResult(spans=198)
+    assert writer.close(timeout=20)
+    assert "full" in caplog.text
+
+
+def writer_connection(writer: Writer) -> sqlite3.Connection:
+    """The writer's own connection: only there can SQLite be told that the disk is full."""
+    assert writer._thread is not None
+    connection = writer._thread._args[0]  # type: ignore[attr-defined]
+    assert isinstance(connection, sqlite3.Connection)
+    return connection
+
+
+def test_one_bad_batch_does_not_take_its_neighbours_with_it(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A row that SQLite refuses fails its own future; those of the same transaction are written."""
+    writer = Writer(path)
+    writer.start()
+    poison = batch_of(traces(span(2)))
+    poison.spans[0] = poison.spans[0]._replace(rows=[(2**70, *poison.spans[0].rows[0][1:])])
+    blocker = sqlite3.connect(path, isolation_level=None)
+    blocker.execute("BEGIN IMMEDIATE")
+    futures = [writer.submit(batch) for batch in (batch_of(traces(span(1))), poison, batch_of(traces(span(3))))]
+    blocker.execute("COMMIT")
+    blocker.close()
+
+    assert (futures[0].result(timeout=20), futures[2].result(timeout=20)) == (WriteResult(spans=1),) * 2
+    with pytest.raises(WriteFailed):
+        futures[1].result(timeout=20)
+    assert writer.close(timeout=20)
+    assert "could not be written" in caplog.text
+
+
+def test_resources_are_stored_once(path: Path) -> None:
+    """Also when a rolled back transaction was the first to name one."""
+    connection = open_writable(path)
+    connection.close()
+
+    store(path, traces(span(1)), traces(span(2)), traces(span(3), service="b"), logs(record("x"), service="b"))
+
+    assert query(path, "SELECT service, json FROM resource ORDER BY id") == [
+        ("app", '{"service.name":"app"}'),
+        ("b", '{"service.name":"b"}'),
+    ]
+    assert Resource("app", "{}").service == "app"
+
+
+_CHILD = """
+import sys
+from pathlib import Path
+sys.path[:0] = sys.argv[2:]
+from stored import batch_of, span, traces
+from stagelight.embedded.writer import Writer
+writer = Writer(Path(sys.argv[1]))
+writer.start()
+number = 0
+while True:
+    writer.submit(batch_of(traces(*(span(number + item + 1) for item in range(16))))).result()
+    number += 16
+    print(number, flush=True)
+"""
+
+
+def test_kill_loses_nothing_that_was_acknowledged(path: Path) -> None:
+    """A process is killed three times while it writes: every span it reported is there, and the file is sound."""
+    for round_ in range(1, 4):
+        folder = Path(__file__).parents[2]
+        target = path.with_name(f"{round_}.db")
+        child = subprocess.Popen(
+            [sys.executable, "-c", _CHILD, str(target), str(folder), *sys.path], stdout=subprocess.PIPE, text=True
+        )
+        assert child.stdout is not None
+        acknowledged = 0
+        for line in child.stdout:
+            acknowledged = int(line)
+            if acknowledged >= 800 * round_:
+                os.kill(child.pid, signal.SIGKILL)
+                break
+        # What it still managed to say before it died counts too.
+        acknowledged = max([acknowledged, *(int(line) for line in child.stdout.read().splitlines() if line)])
+        child.wait(timeout=20)
+        child.stdout.close()
+
+        found = query(target, "SELECT count(*) FROM spans")[0][0]
+        assert acknowledged <= found <= acknowledged + 16
+        assert query(target, "PRAGMA quick_check") == [("ok",)]
