@@ -58,7 +58,10 @@ class Book:
             if not own and (not hosted or not provider):
                 break
             for name in dict.fromkeys(names):
-                found = self._overridden(provider, name, tier, at) if own else self._listed(provider, name, tier, at)
+                if own:
+                    found = self._overridden(provider, name, tier, at, hosted=hosted)
+                else:
+                    found = self._listed(provider, name, tier, at)
                 if isinstance(found, Row):
                     # The response names the model that served the call; the request may be an alias of anything.
                     return Answer(found if name == names[0] else replace(found, estimate=True))
@@ -69,17 +72,22 @@ class Book:
 
     def rows(self, provider: str, name: str, tier: str, at: datetime) -> Iterator[Row]:
         """Rows of every layer for a hosted model, the winning one first."""
-        own = self._overridden(provider, name, tier, at)
+        hosted = not is_self_hosted(provider)
+        own = self._overridden(provider, name, tier, at, hosted=hosted)
+        if own == "unknown_context":
+            return
         if isinstance(own, Row):
             yield own
-        if not is_self_hosted(provider):
+        if hosted:
             yield from self._hosted(provider, name, tier, at)
 
     def files(self) -> tuple[PriceFile, ...]:
         """Overrides, if any, and bundled files."""
         return (*((self._overrides,) if self._overrides else ()), *self._own())
 
-    def _overridden(self, provider: str, name: str, tier: str, at: datetime) -> Row | UnpricedReason | None:
+    def _overridden(
+        self, provider: str, name: str, tier: str, at: datetime, *, hosted: bool
+    ) -> Row | UnpricedReason | None:
         if self._overrides is None:
             return None
         from stagelight.cost import tables
@@ -89,6 +97,8 @@ class Book:
             return found
         if found.entry.rates is not None:
             return tables.to_row(found, provider=provider, price_source="override", tier=tier)
+        if not hosted:
+            return None
         listed = self._listed(provider, name, tier, at)
         return _discounted(listed, found.entry) if isinstance(listed, Row) else listed
 
@@ -102,6 +112,8 @@ class Book:
 
     def _hosted(self, provider: str, name: str, tier: str, at: datetime) -> Iterator[Row]:
         for found in self._hosted_or_reason(provider, name, tier, at):
+            if found == "unknown_context":
+                return
             if isinstance(found, Row):
                 yield found
 

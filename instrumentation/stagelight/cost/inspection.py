@@ -99,6 +99,7 @@ def explain(
     provider: str | None,
     request_model: str | None,
     response_model: str | None = None,
+    operation: str | None = None,  # noqa: ARG001 - accepted so that both take the same call
     service_tier: str | None = None,
     at: float | None = None,
     server_address: str | None = None,

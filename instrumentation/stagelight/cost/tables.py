@@ -75,7 +75,7 @@ def to_row(found: Found, *, provider: str, price_source: str, tier: str) -> Row:
 
 def _matches(file: PriceFile, provider: str, name: str) -> Iterator[Found]:
     for entry in file.entries:
-        if not fnmatchcase(provider, entry.provider):
+        if provider != entry.provider and not (_is_glob(entry.provider) and fnmatchcase(provider, entry.provider)):
             continue
         if _is_glob(entry.model):
             if fnmatchcase(name.lower(), entry.model):
