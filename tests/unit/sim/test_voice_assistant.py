@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import wave
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
+import pytest
 from stagelight.sim import Fault, Scenario, Simulator
 from stagelight.sim.language import closest_sentences, sentences
 from stagelight.sim.scenario import Rule
@@ -36,13 +38,16 @@ def running(sim: Simulator, **settings: str) -> Iterator[httpx.Client]:
     environment = {**kept, "OPENAI_BASE_URL": sim.url, "OPENAI_API_KEY": "any", **settings}
     command = [sys.executable, "-m", "uvicorn", "--app-dir", str(EXAMPLE), "app:app", "--port", str(port)]
     with (
-        subprocess.Popen([*command, "--log-level", "critical"], env=environment, stderr=subprocess.DEVNULL) as process,
+        tempfile.TemporaryFile("w+") as errors,
+        subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=errors) as process,
         httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=20) as client,
     ):
         try:
             deadline = time.monotonic() + 30
             while not is_healthy(client):
-                assert process.poll() is None, "the application ended"
+                if process.poll() is not None:
+                    errors.seek(0)
+                    pytest.fail(f"the application ended: {errors.read()}")
                 assert time.monotonic() < deadline, "the application did not start"
                 time.sleep(0.05)
             yield client
