@@ -332,3 +332,66 @@ def day(traffic: Traffic, until_ns: int, turns: int = 60, *, spread_ns: int = 3_
         )
         found.append(add_turn(traffic, turn))
     return found
+
+
+HOSTILE = (
+    "<script>window.pwned=1</script>",
+    '"><img src=x onerror="window.pwned=2">',
+    "{{7*7}}${7*7}",
+    "a\u202egnp.exe\u2066",
+    "\x1b[31mred\x00",
+    "javascript:window.pwned=3",
+    "' onmouseover='window.pwned=4",
+    "</title></svg><svg onload=window.pwned=5>",
+)
+
+
+def add_strange_turn(traffic: Traffic, start_ns: int) -> bytes:
+    """A turn whose every text is hostile: names, attribute keys and values, stage, model, errors and log lines."""
+    trace_id = traffic.trace_id()
+    every = " ".join(HOSTILE)
+    hostile = {f"{text}.{index}": text for index, text in enumerate(HOSTILE)}
+    fields = (
+        names.GEN_AI_WORKFLOW_NAME, names.STAGELIGHT_FEATURE, names.STAGELIGHT_TENANT, names.USER_HASH,
+        names.GEN_AI_CONVERSATION_ID, names.STAGELIGHT_OUTCOME, names.STAGELIGHT_TURN_COST_STATUS,
+    )  # fmt: skip
+    given = {names.STAGELIGHT_STAGE: "turn", **dict.fromkeys(fields, every), **hostile}
+    root = traffic.span(trace_id, every, start_ns, SECOND, attributes=given, error=every)
+    call = {
+        names.STAGELIGHT_STAGE: HOSTILE[0],
+        names.GEN_AI_PROVIDER_NAME: every,
+        names.GEN_AI_REQUEST_MODEL: every,
+        names.STAGELIGHT_COST_STATUS: "unpriced",
+        names.STAGELIGHT_COST_REASON: every,
+        names.STAGELIGHT_RETRIEVAL_METRIC: every,
+        names.STAGELIGHT_RETRIEVAL_TOP_SCORE: 0.5,
+        names.GEN_AI_RESPONSE_TIME_TO_FIRST_CHUNK: float("inf"),
+        names.GEN_AI_USAGE_INPUT_TOKENS: -5,
+        names.GEN_AI_RESPONSE_FINISH_REASONS: list(HOSTILE),
+        **hostile,
+    }
+    traffic.call(trace_id, every, start_ns + MS, 800 * MS, parent=root, attributes=call, error=every)
+    traffic.log(start_ns + MS, every, trace_id=trace_id, span_id=root, severity="ERROR")
+    return trace_id
+
+
+def add_many_spans(traffic: Traffic, start_ns: int, count: int) -> bytes:
+    """A trace of ``count`` spans: a turn, and calls below it and below each other."""
+    trace_id = traffic.trace_id()
+    attributes: dict[str, Any] = {names.STAGELIGHT_STAGE: "turn", names.GEN_AI_WORKFLOW_NAME: "crawl"}
+    parents = [traffic.span(trace_id, "invoke_workflow crawl", start_ns, 30 * SECOND, attributes=attributes)]
+    chance = traffic.random
+    for index in range(count - 1):
+        stage = "llm" if index % 3 else "tool"
+        parents.append(
+            traffic.span(
+                trace_id,
+                f"{stage} {index}",
+                start_ns + round(index / count * 29 * SECOND),
+                chance.randrange(1, 900) * MS,
+                parent=chance.choice(parents[-40:]) if index % 5 else parents[0],
+                attributes={names.STAGELIGHT_STAGE: stage, names.GEN_AI_REQUEST_MODEL: "gpt-4o-mini"},
+                error="timeout" if index % 997 == 5 else None,
+            )
+        )
+    return trace_id

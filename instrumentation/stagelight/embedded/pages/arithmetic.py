@@ -12,19 +12,21 @@ from stagelight.cost.units import UNITS, Unit
 from stagelight.embedded.pages import units
 from stagelight.embedded.pages.span_facts import number, written
 from stagelight.facts import COMPONENTS, Usage
-from stagelight.sources.model import AttributeValue
+from stagelight.sources.model import AttributeValue, SpanRow
 
-__all__ = ["Line", "Price", "price"]
+__all__ = ["Line", "Price", "cost", "price"]
 
 _HOUR_S = 3_600
+_LINES = 50
 _RATE_DIGITS = 9  # significant; a rate that needs more did not come out of one price times one quantity
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One component of a price."""
+    """One addend of a price."""
 
-    component: str
+    part: str
+    """The component, or the call of a turn."""
     quantity: str
     """With its unit; empty when the span does not say."""
     rate: str
@@ -37,6 +39,8 @@ class Price:
     """What one call or turn cost and why."""
 
     lines: tuple[Line, ...]
+    more: int
+    """Lines left out because there are too many; they are part of the sum."""
     total: str | None
     """None when nothing is known; never zero instead."""
     is_sum: bool
@@ -51,18 +55,30 @@ class Price:
     """Identity of the price row."""
 
 
-def price(given: Mapping[str, AttributeValue]) -> Price | None:
-    """Price of a call or turn from the attributes of its span; None when it carries none."""
+def price(given: Mapping[str, AttributeValue], calls: Sequence[SpanRow] = ()) -> Price | None:
+    """Price written out from the attributes of a span; None when it carries none.
+
+    Args:
+        given: attributes of a call, which names its components, or of a turn.
+        calls: spans below a turn; those with an amount of their own are the lines of its price.
+    """
     status = given.get(names.STAGELIGHT_COST_STATUS, given.get(names.STAGELIGHT_TURN_COST_STATUS))
     total = _amount(given.get(names.STAGELIGHT_COST_AMOUNT, given.get(names.STAGELIGHT_TURN_COST)))
     amounts = {component: amount for component in COMPONENTS if (amount := _component(given, component)) is not None}
     if status is None and total is None and not amounts:
         return None
     billed = _quantities(given)
+    lines = [_line(component, amount, billed.get(component, ())) for component, amount in amounts.items()]
+    parts = list(amounts.values())
+    for call in [] if amounts else calls:
+        if (spent := cost(call)) is not None:
+            parts.append(spent)
+            lines.append(Line(units.visible(call.name, 80), "", "", units.exact_money(spent)))
     return Price(
-        lines=tuple(_line(component, amount, billed.get(component, ())) for component, amount in amounts.items()),
+        lines=tuple(lines[:_LINES]),
+        more=max(len(lines) - _LINES, 0),
         total=None if total is None else units.exact_money(total),
-        is_sum=total is not None and sum(amounts.values()) == total,
+        is_sum=total is not None and sum(parts) == total,
         currency=written(given.get(names.STAGELIGHT_COST_CURRENCY) or "USD"),
         status=written(status or ""),
         reason=_text(given.get(names.STAGELIGHT_COST_REASON)),
@@ -70,6 +86,11 @@ def price(given: Mapping[str, AttributeValue]) -> Price | None:
         source=_text(given.get(names.STAGELIGHT_COST_PRICE_SOURCE)),
         model=_text(given.get(names.STAGELIGHT_COST_MODEL)),
     )
+
+
+def cost(call: SpanRow) -> Decimal | None:
+    """Amount that one call itself cost."""
+    return _amount(call.attributes.get(names.STAGELIGHT_COST_AMOUNT))
 
 
 def _text(value: AttributeValue) -> str | None:
@@ -136,8 +157,9 @@ _MEASURES = {"search": "searches", "tools": "tool calls", "requests": "requests"
 
 
 def _line(component: str, amount: Decimal, billed: Sequence[tuple[Unit, Number]]) -> Line:
+    named = component.replace("_", " ")
     if not billed:
-        return Line(component, "", "", units.exact_money(amount))
+        return Line(named, "", "", units.exact_money(amount))
     unit = billed[0][0]
     quantity = Decimal(sum(billed_number for _, billed_number in billed))
     measure = "s" if unit.per == _HOUR_S else _MEASURES.get(component, unit.measure)
@@ -147,4 +169,4 @@ def _line(component: str, amount: Decimal, billed: Sequence[tuple[Unit, Number]]
         is_exact = len(price_each.normalize().as_tuple().digits) <= _RATE_DIGITS
         rate = units.exact_money(price_each) if is_exact else f"≈ {units.money(price_each)}"
         rate = f"{rate} per {unit.label}"
-    return Line(component, f"{quantity.normalize():,f}\u00a0{measure}", rate, units.exact_money(amount))
+    return Line(named, f"{quantity.normalize():,f}\u00a0{measure}", rate, units.exact_money(amount))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup
@@ -47,7 +47,7 @@ def marks(fall: Waterfall, turns: Sequence[TurnRow]) -> list[Mark]:
     return found
 
 
-def ruler(fall: Waterfall, moments: Iterable[Mark]) -> Markup:
+def ruler(fall: Waterfall, moments: Sequence[Mark]) -> Markup:
     """Head of the bars' column: times since the start, and the lines that every lane repeats (``#lane-marks``)."""
     scale = scales.linear([fall.length_ns / 1e9])
     ticks = [(tick * 1e9 / fall.length_ns, tick) for tick in scale.ticks if tick * 1e9 <= fall.length_ns]
@@ -67,12 +67,31 @@ def ruler(fall: Waterfall, moments: Iterable[Mark]) -> Markup:
         for mark in moments
     ]
     labels = [
-        svg.element("text", units.seconds(tick), x=svg.percent(place), dx=4, y=18)
+        svg.element("text", units.axis_seconds(tick), x=svg.percent(place), dx=4, y=12)
         for place, tick in ticks
         if place < 0.93  # a label at the edge would be cut
     ]
-    inside = [svg.element("g", *lines, id="lane-marks"), *labels]
-    return svg.element("svg", *inside, class_="lane ruler", width="100%", height=_HEIGHT, aria_hidden="true")
+    repeated = svg.element("defs", svg.element("g", *lines, id="lane-marks"))
+    flags = [_flag(mark) for mark in moments]
+    return svg.element(
+        "svg", repeated, *labels, *flags, class_="lane ruler", width="100%", height=_HEIGHT, aria_hidden="true"
+    )
+
+
+def _flag(mark: Mark) -> Markup:
+    """Head of a mark's line: a triangle for a token, a circle for audio."""
+    shape = (
+        svg.element("path", d="M-5 18h10l-5 8z", class_="flag-token")
+        if mark.style == "token"
+        else svg.element("circle", cx=0, cy=22, r=4, class_="flag-audio")
+    )
+    return svg.element(
+        "svg",
+        svg.title(f"{mark.name}  {units.seconds(mark.after_s)}"),
+        shape,
+        x=svg.percent(mark.place),
+        overflow="visible",
+    )
 
 
 def lane(row: Row, fall: Waterfall) -> Markup:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 
@@ -28,12 +28,13 @@ from stagelight.sources.model import (
 
 __all__ = ["ERRORS", "LISTED_MODELS", "STAGES_SHOWN", "TURNS", "Figure", "ModelRow", "Now", "look"]
 
-TURNS = 50
+TURNS = 25
 """Turns listed."""
 ERRORS = 20
 """Kinds of errors listed."""
 LISTED_MODELS = 5
 """Models with a row and a colour of their own; the rest share one."""
+_MOST_PLACES = 6
 STAGES_SHOWN = len(STAGES) + 2
 """Stages listed: telemetry may invent any number of them."""
 
@@ -86,6 +87,8 @@ class Now:
     stages: tuple[tuple[LatencyRow, str], ...]
     turns: tuple[TurnRow, ...]
     turn_places: int
+    turn_stages: tuple[str, ...]
+    """Stages in the bars of the turns."""
     errors: tuple[ErrorRow, ...]
     more_errors: int
     """Kinds of errors that are not listed."""
@@ -106,7 +109,8 @@ def look(source: Source, chosen: ranges.Range, order: TurnOrder, now_ns: int) ->
     spend = source.series("spend", window, chosen.steps)
     turns = source.turns(window, TURNS, order=order)
     keys = tuple(charts.Key(row.key, f"m-{rank}") for rank, row in enumerate(models[:LISTED_MODELS], start=1))
-    calls = sorted((row for row in latency if row.key not in {"turn", "job"}), key=_place_of_stage)[:STAGES_SHOWN]
+    by_stage = {row.key: row for row in latency if row.key not in {"turn", "job"}}
+    calls = [by_stage[stage] for stage in stages.in_order(by_stage)[:STAGES_SHOWN]]
     total = f"{units.money(totals.spend)} USD"
     return Now(
         now_ns=now_ns,
@@ -121,25 +125,26 @@ def look(source: Source, chosen: ranges.Range, order: TurnOrder, now_ns: int) ->
             spend, keys, window=window, label=f"Spend by model {chosen.words}: {total} in total", figure=_usd
         ),
         models=tuple(_model_rows(models)),
-        model_places=written.money_places(row.cost for row in models),
+        model_places=_places(row.cost for row in models),
         latency=charts.lines_over_time(
             source.series("latency", window, chosen.steps),
             [charts.Key(row.key, stages.style(row.key)) for row in calls],
             window=window,
             label=f"95th percentile of the duration of calls by stage {chosen.words}",
-            figure=units.seconds,
+            figure=units.axis_seconds,
         ),
         stages=tuple((row, stages.style(row.key)) for row in calls),
         turns=tuple(turns),
-        turn_places=written.money_places(turn.cost for turn in turns),
+        turn_stages=stages.in_order({bar.stage for turn in turns for bar in turn.bars})[:STAGES_SHOWN],
+        turn_places=_places(turn.cost for turn in turns),
         errors=tuple(errors[:ERRORS]),
         more_errors=max(len(errors) - ERRORS, 0),
     )
 
 
-def _place_of_stage(row: LatencyRow) -> tuple[int, str]:
-    """Stages in the order of a turn, unknown ones last."""
-    return next((index for index, stage in enumerate(STAGES) if stage == row.key), len(STAGES)), row.key
+def _places(amounts: Iterable[Decimal | None]) -> int:
+    """Decimals of a column: what its smallest amount needs, up to a point; a call of less reads ``<0.000 001``."""
+    return min(written.money_places(amounts), _MOST_PLACES)
 
 
 def _usd(amount: float) -> str:
@@ -170,7 +175,7 @@ def _figures(
             "Turns",
             units.count(totals.turns),
             "",
-            f"{units.count(totals.calls)} priced or unpriced calls",
+            f"{units.count(totals.calls)} billable calls",
             charts.sparkline(series("turns", lambda bucket: bucket.values.get("turns", 0.0))),
             f"{here}#turns",
         ),

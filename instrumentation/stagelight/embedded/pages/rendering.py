@@ -46,11 +46,11 @@ def _environment() -> Environment:
     )
     for name in ("ago", "bytes_size", "count", "duration", "exact_money", "exact_time", "iso_time", "money", "percent"):
         environment.filters[name] = getattr(units, name)
-    environment.filters["seconds"] = units.seconds
-    environment.filters["visible"] = units.visible
+    environment.filters |= {"seconds": units.seconds, "visible": units.visible}
     environment.globals.update(
         files={name: file.address for name, file in FILES.items()},
         money_places=money_places,
+        ordered_shares=stages.ordered_shares,
         share_bar=stages.share_bar,
         stage_style=stages.style,
         turn_bar=stages.turn_bar,

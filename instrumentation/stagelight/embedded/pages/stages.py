@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable
 
 from markupsafe import Markup
 
@@ -10,7 +10,7 @@ from stagelight.embedded.pages import svg, units
 from stagelight.facts import STAGES
 from stagelight.sources.model import StageBar, TurnRow
 
-__all__ = ["share_bar", "style", "turn_bar"]
+__all__ = ["in_order", "ordered_shares", "share_bar", "style", "turn_bar"]
 
 _STYLED = frozenset((*STAGES, "turn", "job"))
 
@@ -18,6 +18,11 @@ _STYLED = frozenset((*STAGES, "turn", "job"))
 def style(stage: str | None) -> str:
     """CSS class of a stage; whatever telemetry invents looks like ``other``."""
     return f"s-{stage}" if stage in _STYLED else "s-other"
+
+
+def ordered_shares(turn: TurnRow) -> dict[str, float]:
+    """Shares of a turn's time in the order of its stages."""
+    return {stage: turn.shares[stage] for stage in in_order(turn.shares)}
 
 
 def turn_bar(turn: TurnRow) -> Markup:
@@ -43,24 +48,28 @@ def _piece(bar: StageBar, start_ns: int, length: int) -> Markup:
 def _told(turn: TurnRow) -> str:
     if not turn.shares:
         return "stages: " + (", ".join(dict.fromkeys(bar.stage for bar in turn.bars)) or "none")
-    return "share of time: " + ", ".join(f"{stage} {units.percent(share)}" for stage, share in _ordered(turn.shares))
+    return "share of time: " + ", ".join(
+        f"{stage} {units.percent(share)}" for stage, share in ordered_shares(turn).items()
+    )
 
 
-def _ordered(shares: Mapping[str, float]) -> Sequence[tuple[str, float]]:
-    """Largest first, the remainder last."""
-    return sorted(shares.items(), key=lambda item: (item[0] == "other", -item[1]))
+def in_order(names: Iterable[str]) -> tuple[str, ...]:
+    """Stages in the order of a turn, unknown ones behind them, the remainder ``other`` last."""
+    known = {stage: index for index, stage in enumerate(("turn", "job", *STAGES))}
+    return tuple(sorted(names, key=lambda name: (known.get(name, len(known) + (name == "other")), name)))
 
 
-def share_bar(shares: Mapping[str, float]) -> Markup:
+def share_bar(turn: TurnRow) -> Markup:
     """One bar of a turn's time divided by stage."""
+    shares = ordered_shares(turn)
     pieces, left = [], 0.0
-    for stage, share in _ordered(shares):
+    for stage, share in shares.items():
         rect = svg.element(
             "rect", x=svg.percent(left), y=0, width=svg.percent(max(share, 0.0)), height=12, class_=style(stage)
         )
         pieces.append(svg.element("g", svg.title(f"{stage}  {units.percent(share)}"), rect, class_="hit"))
         left += share
-    told = ", ".join(f"{stage} {units.percent(share)}" for stage, share in _ordered(shares))
+    told = ", ".join(f"{stage} {units.percent(share)}" for stage, share in shares.items())
     return svg.element(
         "svg", *pieces, class_="share-bar", width="100%", height=12, role="img", aria_label=f"share of time: {told}"
     )

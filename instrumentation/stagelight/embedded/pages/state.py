@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -28,7 +29,7 @@ def judge(totals: Totals, latency: Sequence[LatencyRow], errors: Sequence[ErrorR
     if not totals.turns and not totals.calls and not totals.errors and not latency:
         return State("quiet", f"Quiet: nothing arrived {chosen.words}.")
     if worst := _worst(latency):
-        return State("failing", f"{worst.key} is failing: {_failures(worst, errors)} {chosen.words}.")
+        return State("failing", f"{worst.key} is failing: {_failures(worst, errors, chosen.words)}.")
     if totals.errors:
         noun = "error" if totals.errors == 1 else "errors"
         return State("notice", f"Mostly healthy: {units.count(totals.errors)} {noun} {chosen.words}.")
@@ -41,11 +42,13 @@ def _worst(latency: Sequence[LatencyRow]) -> LatencyRow | None:
     return max(failing, key=lambda row: (row.key not in {"turn", "job"}, row.errors / row.calls), default=None)
 
 
-def _failures(row: LatencyRow, errors: Sequence[ErrorRow]) -> str:
+def _failures(row: LatencyRow, errors: Sequence[ErrorRow], words: str) -> str:
     noun = "turns" if row.key == "turn" else "jobs" if row.key == "job" else "calls"
-    text = f"{units.count(row.errors)} of {units.count(row.calls)} {noun} ended in an error"
-    kinds = [error for error in errors if error.stage == row.key and error.error_type]
+    text = f"{units.count(row.errors)} of {units.count(row.calls)} {noun} ended in an error {words}"
+    kinds: Counter[str] = Counter()
+    for error in errors:
+        if error.stage == row.key and error.error_type:
+            kinds[error.error_type] += error.count
     if not kinds:
         return text
-    most = max(kinds, key=lambda error: error.count)
-    return f"{text}, {'all' if len(kinds) == 1 else 'most often'} {most.error_type}"
+    return f"{text}, {'all' if len(kinds) == 1 else 'most often'} {kinds.most_common(1)[0][0]}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from decimal import Decimal
 
 from markupsafe import Markup
 
@@ -52,7 +53,8 @@ class TurnView:
     counts: dict[Selection, int]
     page: int
     pages: int
-    rows: tuple[tuple[Row, Markup], ...]
+    rows: tuple[tuple[Row, Markup, Decimal | None], ...]
+    """Rows of this page with their bar and what the call itself cost."""
     first_row: int
     selected: Detail | None
 
@@ -88,7 +90,7 @@ def view(trace: Trace, *, show: Selection = "all", page: int | None = None, span
         counts=counts,
         page=page,
         pages=pages,
-        rows=tuple((row, lanes.lane(row, fall)) for row in shown),
+        rows=tuple((row, lanes.lane(row, fall), arithmetic.cost(row.span)) for row in shown),
         first_row=(page - 1) * ROWS + 1,
         selected=None if wanted is None else _detail(trace, fall, wanted),
     )
@@ -115,7 +117,7 @@ def _detail(trace: Trace, fall: Waterfall, row: Row) -> Detail:
         row=row,
         trace_start_ns=fall.start_ns,
         facts=span_facts.group(row.span),
-        price=arithmetic.price(row.span.attributes),
+        price=arithmetic.price(row.span.attributes, [below.span for below in fall.below(row)]),
         strip=strips.score_strip(row.span.attributes),
         events=tuple(
             (event, tuple((key, span_facts.written(value)) for key, value in sorted(event.attributes.items())))

@@ -10,6 +10,7 @@ from stagelight.sources import format as written
 __all__ = [
     "ago",
     "axis_money",
+    "axis_seconds",
     "bytes_size",
     "count",
     "duration",
@@ -52,6 +53,12 @@ def bytes_size(size: int) -> str:
         if value >= 999.5:
             value, unit = value / 1e3, larger
     return f"{value:.0f}{_JOIN}{unit}" if value >= 99.5 or unit == "kB" else f"{value:.1f}{_JOIN}{unit}"
+
+
+def axis_seconds(length_s: float) -> str:
+    """Round length of time at a line of a chart: ``10 s``, ``500 ms``, without the zeros after its point."""
+    number, _, unit = seconds(length_s).partition(_JOIN)
+    return f"{number.rstrip('0').rstrip('.') if '.' in number else number}{_JOIN}{unit}"
 
 
 def seconds(length_s: float | None) -> str:

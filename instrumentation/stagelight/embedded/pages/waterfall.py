@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Literal, TypeAlias
 
 from stagelight.sources.model import SpanRow
@@ -57,6 +58,11 @@ class Waterfall:
     def place(self, moment_ns: int) -> float:
         """Where a moment lies between start (0) and end (1)."""
         return min(max((moment_ns - self.start_ns) / self.length_ns, 0.0), 1.0)
+
+    def below(self, row: Row) -> list[Row]:
+        """Everything that hangs below a row."""
+        place = self.rows.index(row)
+        return list(takewhile(lambda later: later.level > row.level, self.rows[place + 1 :]))
 
     def selected(self, selection: Selection) -> list[Row]:
         """Rows of one kind: ``all``, those with a ``stage``, on the ``critical`` path, or with ``errors``."""

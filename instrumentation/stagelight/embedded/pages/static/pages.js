@@ -100,7 +100,8 @@ function keepLive(parts, button) {
       if (isPaused()) return;
       const scroll = [scrollX, scrollY];
       dropTip();
-      morphChildren(parts, new DOMParser().parseFromString(text, "text/html").body);
+      const page = new DOMParser().parseFromString(`<div>${text}</div>`, "text/html");
+      morphChildren(parts, page.body.firstChild);
       scrollTo(...scroll);
       document.title = document.getElementById("state").textContent.trim() + " · Stagelight";
       say("live", "Live");
