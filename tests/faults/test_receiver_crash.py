@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import signal
 import socket
@@ -96,7 +97,7 @@ def test_kill(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_orderly_stop(number: signal.Signals, tmp_path: Path) -> None:
-    """On SIGTERM or SIGINT under load the server finishes what it accepted, empties the write-ahead log and ends with 0."""
+    """On SIGTERM or SIGINT under load all that was answered is stored, the write-ahead log is empty, the status 0."""
     server = ServerProcess(options(tmp_path))
     senders = Senders(server.start())
     senders.wait_for(60)
@@ -130,6 +131,32 @@ def test_stop_waits_for_a_request_under_way(tmp_path: Path) -> None:
     assert server.stop() == 0
     assert answer.startswith(b"HTTP/1.1 200 ")
     assert stored(tmp_path) == {"spans": 20}
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from Linux's /proc")
+def test_bombs_do_not_fill_the_memory(tmp_path: Path) -> None:
+    """A gzip bomb of 6 GB and an oversized plain body are refused within a bounded memory; good requests go on."""
+    bomb = gzip.compress(b"\0" * (64 << 20)) * 100
+    with ServerProcess(options(tmp_path)) as server:
+        before_kib = peak_kib(server.pid)
+        refused = [
+            post(server.addresses, "/v1/traces", bomb, content_encoding="gzip").status,
+            post(server.addresses, "/v1/traces", b"\n" * (25 << 20)).status,
+        ]
+        began = time.monotonic()
+        accepted = post(server.addresses, "/v1/traces", spans().SerializeToString()).status
+        took_s = time.monotonic() - began
+        grown_mib = (peak_kib(server.pid) - before_kib) / 1024
+
+    assert (refused, accepted) == ([413, 413], 200)
+    assert took_s < 1
+    assert grown_mib < 100  # the cap is 64 MiB; a buffer that grows may be copied
+
+
+def peak_kib(pid: int) -> int:
+    """The most memory that a process has had, KiB."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM")))
 
 
 def test_restart_keeps_data(tmp_path: Path) -> None:

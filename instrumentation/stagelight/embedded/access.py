@@ -30,7 +30,7 @@ class Access:
         self._is_remote = not is_loopback(options.host)
         names = {"localhost", options.host.strip("[]"), *options.allowed_hosts}
         if self._is_remote:
-            names |= {socket.gethostname(), socket.getfqdn()}
+            names.add(socket.gethostname())
         self._names = frozenset(name.lower().rstrip(".") for name in names)
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -44,8 +45,10 @@ class _Router:
         elif scope["path"] == HEALTH_PATH:
             await self._health(scope, send)
         else:
-            # Made at the first use: a server that nobody looks at stays smaller and starts sooner.
-            self._pages = self._pages or _pages(self._source_factory)
+            if self._pages is None:
+                # Made at the first use, so that a server nobody looks at stays smaller and starts sooner; in a thread,
+                # because loading it would hold up the exporters for half a second.
+                self._pages = await asyncio.to_thread(_pages, self._source_factory)
             await self._pages(scope, receive, send)
 
     async def _health(self, scope: Scope, send: Send) -> None:

@@ -188,6 +188,6 @@ def _http_server(app: ASGIApp, options: ServerOptions) -> Any:
             proxy_headers=False,
             headers=list(SECURITY_HEADERS),
             timeout_keep_alive=_KEEP_ALIVE_S,
-            timeout_graceful_shutdown=round(options.limits.grace_s),
+            timeout_graceful_shutdown=max(1, round(options.limits.grace_s)),
         )
     )

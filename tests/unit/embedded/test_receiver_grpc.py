@@ -139,7 +139,7 @@ def test_token(tmp_path: Path) -> None:
 
 
 def test_full_queue(tmp_path: Path) -> None:
-    """While the store is held up the queue fills; then calls are UNAVAILABLE with ``RetryInfo``, and nothing is lost."""
+    """While the store is held up the queue fills; then calls are UNAVAILABLE with ``RetryInfo``; nothing is lost."""
     answers: list[bytes] = []
 
     def send() -> None:

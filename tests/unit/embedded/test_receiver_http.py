@@ -247,6 +247,17 @@ def test_health(addresses: Addresses) -> None:
     assert [(answer.status, answer.body[:3]) for answer in answers] == [(200, b"ok\n"), (200, b""), (405, b"/he")]
 
 
+def test_pages(addresses: Addresses) -> None:
+    """Everything that is not OTLP is answered by the pages, under the same policy, also when loaded at once."""
+    with ThreadPoolExecutor(3) as pool:
+        answers = list(pool.map(lambda path: ask(addresses, path), ["/", "/", "/no/such/page"]))
+
+    assert [answer.status for answer in answers] == [200, 200, 404]
+    for answer in answers:
+        assert answer.headers["content-type"] == "text/html; charset=utf-8"
+        assert answer.headers["content-security-policy"].startswith("default-src 'self'")
+
+
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Addresses]:
     """A server with small limits: 64 KiB as sent, 1 MiB decompressed, half a second to send it."""
@@ -304,7 +315,7 @@ def test_slow_body(small: Addresses) -> None:
 
 
 def test_memory_of_requests_is_bounded(small: Addresses) -> None:
-    """Requests that together hold more than allowed are told to come back; what they held is free again at their end."""
+    """Requests that together hold more than allowed are told to come back; what they held is free at their end."""
     statuses: list[tuple[int, str | None]] = []
     packed = gzip.compress(b"\0" * (900 << 10))
 
@@ -338,7 +349,7 @@ def eventually(holds: Callable[[], bool]) -> bool:
 
 
 def test_full_queue(tmp_path: Path) -> None:
-    """While the store is held up the queue fills; then clients get 429 with Retry-After, and the queued data is kept."""
+    """While the store is held up the queue fills; then clients get 429 with Retry-After; queued data is kept."""
     statuses: list[int] = []
     body = spans(10).SerializeToString()
 
@@ -367,7 +378,7 @@ def test_full_queue(tmp_path: Path) -> None:
 
 
 def test_store_that_cannot_write(tmp_path: Path) -> None:
-    """When the database refuses the data, clients get 503 with Retry-After, and health says so too once it is closed."""
+    """When the database refuses the data, clients get 503 with Retry-After, until it takes data again."""
     with EmbeddedServer(options(tmp_path)) as server:
         vandal = sqlite3.connect(tmp_path / "store.db", isolation_level=None)
         vandal.execute("ALTER TABLE spans RENAME TO moved")

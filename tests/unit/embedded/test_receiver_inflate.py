@@ -58,7 +58,7 @@ def test_bad_gzip(body: bytes, reason: str) -> None:
 
 def test_bomb_is_not_unpacked() -> None:
     """A bomb of 1 to 1000 is refused after the cap, without taking memory for what lies beyond."""
-    bomb = gzip.compress(b"\0" * (256 * KIB * KIB), compresslevel=6)
+    bomb = gzip.compress(b"\0" * (64 * KIB * KIB))
     tracemalloc.start()
     with pytest.raises(TooLarge, match="larger than 1048576 bytes when decompressed"):
         body_of(bomb, wire_limit=len(bomb))

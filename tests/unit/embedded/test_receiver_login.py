@@ -65,8 +65,10 @@ def test_login_by_form(addresses: Addresses) -> None:
     answer = ask(addresses, "/login", form, headers={**FORM, "origin": addresses.http_url})
     cookie = answer.headers["set-cookie"]
     inside = ask(addresses, "/v1/traces", headers={"cookie": cookie_of(cookie)})
+    page = ask(addresses, "/", headers={"cookie": cookie_of(cookie)})
 
     assert (answer.status, answer.headers["location"]) == (303, "/turns/abc?x=1")
+    assert (page.status, b'name="next"' in page.body) == (200, False)
     assert cookie.split("; ")[1:] == ["Path=/", "HttpOnly", "SameSite=Strict"]
     assert TOKEN not in cookie
     assert inside.status == LET_IN
