@@ -89,6 +89,9 @@ def refuse(reason: UnpricedReason) -> Compute:
     result = Unpriced(reason)
 
     def compute(usage: Usage) -> Cost:
+        i, o = usage[:2]
+        if type(i) is int and type(o) is int and 0 <= i <= LIMIT and 0 <= o <= LIMIT and not any(usage[2:]):
+            return result
         try:
             split(usage)
         except NoUsageError:

@@ -112,6 +112,8 @@ def _number(value: object) -> Number:
     number: Number
     if value is None:
         return 0
+    if type(value) is int and 0 <= value <= LIMIT:
+        return value
     if isinstance(value, bool):
         raise BadUsageError
     if isinstance(value, Integral):

@@ -182,7 +182,7 @@ usage, seed = Usage(input_tokens=1), random.Random(1)
 def some(n):
     for i in range(n):
         name = f"{seed.getrandbits(64):x}" + "x" * (200_000 if i % 1000 == 0 else 0)
-        cost.price(usage, provider="openai" if i % 2 else name, request_model=name, server_address="api.openai.com")
+        cost.price(usage, provider="deepseek" if i % 9 else name, request_model=name, server_address="api.openai.com")
 some(5000)
 before = resident()
 some(95_000)

@@ -352,3 +352,15 @@ def test_an_empty_file_has_no_prices(load: Load) -> None:
     load("# nothing yet\n")
 
     assert amount(price("openai", "gpt-4o-mini")) == Decimal("0.00015")
+
+
+def test_the_example_of_the_documentation_is_accepted(load: Load) -> None:
+    """The price file shown to users loads and prices what it says."""
+    text = (Path(__file__).parents[3] / "docs" / "pricing.md").read_text("utf-8")
+    load(text.split("```yaml\n")[1].split("```")[0])
+
+    assert amount(price("openai", "gpt-4o", service_tier="batch")) == Decimal("0.0010625")
+    assert amount(price("anthropic", "claude-haiku-4-5")) == Decimal("0.00085")
+    assert amount(price("vllm", "any", Usage(compute_seconds=3.6))) == Decimal("0.00125")
+    assert amount(price("ollama", "any")) == 0
+    assert amount(price("mistral", "mistral-large-latest", Usage(input_tokens=200_000))) == Decimal("0.7776")
