@@ -65,7 +65,7 @@ class Service:
         routes = [Route(path, _Endpoint(self, answer), methods=["POST"]) for path, answer in endpoints.items()]
         routes.append(Route("/v1/models", self._models, methods=["GET"]))
         routes.append(Route("/simulator/release", self._release, methods=["POST"]))
-        return Starlette(routes=routes, exception_handlers={HTTPException: _refused})
+        return Starlette(routes=routes, exception_handlers={HTTPException: _refused, Exception: _not_understood})
 
     async def respond(self, request: Request, answer: Callable[[Call], Reply]) -> ASGIApp:
         """Answer one request to a simulated endpoint."""
@@ -213,3 +213,8 @@ async def _refused(request: Request, error: Exception) -> Response:
     verb = "Not allowed to" if status == 405 else "Invalid URL:"
     message = f"{verb} {request.method} {request.url.path}"
     return _error(OpenAIError(status, message, kind="invalid_request_error"))
+
+
+async def _not_understood(request: Request, error: Exception) -> Response:
+    message = f"The simulator cannot read this request to {request.url.path}: {type(error).__name__}: {error}"
+    return _error(OpenAIError(500, message, kind="server_error"))

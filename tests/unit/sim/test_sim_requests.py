@@ -258,6 +258,15 @@ def test_other_paths_and_missing_keys_are_refused(sim: Simulator) -> None:
     assert {one.json()["error"]["type"] for one in (no_key, unknown, wrong_method)} == {"invalid_request_error"}
 
 
+def test_a_request_it_cannot_read_is_an_error_that_says_so(sim: Simulator) -> None:
+    """Nonsense deep in a request is answered in the provider's shape, and the next request works."""
+    odd = post(sim, "/chat/completions", chat_body("a", stop=5))
+    good = post(sim, "/chat/completions", chat_body("a"))
+
+    assert (odd.status_code, good.status_code) == (500, 200)
+    assert odd.json()["error"]["message"].startswith("The simulator cannot read this request to /v1/chat/completions")
+
+
 def test_requests_are_recorded_as_they_came_in(sim: Simulator) -> None:
     """Method, path, headers and body bytes of every request are kept, in their order."""
     sim.forget()
