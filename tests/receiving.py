@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import secrets
+import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -59,6 +60,12 @@ def post(addresses: Addresses, path: str, body: bytes, **headers: str) -> Answer
     """Post protobuf, or what the keyword ``content_type`` says; other keywords are headers with ``_`` for ``-``."""
     fields = {name.replace("_", "-"): value for name, value in headers.items()}
     return ask(addresses, path, body, headers={"content-type": PROTOBUF, **fields})
+
+
+def works(addresses: Addresses) -> bool:
+    """Whether a good request is answered within a second."""
+    began = time.monotonic()
+    return post(addresses, "/v1/traces", spans().SerializeToString()).status == 200 and time.monotonic() - began < 1
 
 
 def stored(folder: Path) -> dict[str, int]:
