@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
+from collections import deque
 from collections.abc import Callable
 from hashlib import sha256
 from typing import Any
@@ -28,8 +29,10 @@ from stagelight.sim.scenario import Counting, Scenario
 from stagelight.sim.speech import speech
 from stagelight.sim.wire import Call, OpenAIError, Recorded, Reply, compact
 
-__all__ = ["Service"]
+__all__ = ["RECORDED", "Service"]
 
+RECORDED = 10_000
+"""Requests kept; older ones are forgotten, so that a simulator can run for days."""
 _CONTROLS = ("tokens", "reasoning")
 
 
@@ -37,7 +40,7 @@ class Service:
     """The state of a simulator and its endpoints."""
 
     def __init__(self, *, seed: int, speed: float, latency: str | None, scenario: Scenario) -> None:
-        self.requests: list[Recorded] = []
+        self.requests: deque[Recorded] = deque(maxlen=RECORDED)
         self.holds = Holds()
         self.running = Running()
         self._seed = seed

@@ -74,7 +74,7 @@ class Simulator:
 
     @property
     def requests(self) -> list[Recorded]:
-        """The requests that came in, oldest first."""
+        """The last 10,000 requests that came in, oldest first."""
         return list(self._service.requests)
 
     def hold(self, point: Point = "chunk", number: int = 1, *, path: str | None = None) -> Hold:
