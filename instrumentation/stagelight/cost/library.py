@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, date, datetime
 from decimal import Decimal
@@ -18,7 +18,7 @@ from stagelight.cost.rates import Rates, Row, Step
 from stagelight.cost.units import STANDARD_TIERS
 from stagelight.facts import UnpricedReason
 
-__all__ = ["SOURCE", "find", "names", "provider_ids", "tiers"]
+__all__ = ["SOURCE", "find", "provider_ids", "tiers"]
 
 SOURCE: Final = f"genai-prices@{version('genai_prices')}"
 
@@ -104,14 +104,6 @@ def tiers(provider_id: str, model_id: str, at: datetime) -> tuple[str, ...]:
     return tuple(sorted(tier for tier in found - STANDARD_TIERS if model and _context(model, tier, at)))
 
 
-def names(provider_id: str) -> Iterator[tuple[str, str]]:
-    """``(model id, a name that finds it)`` of each model of a provider."""
-    for provider in get_snapshot().providers:
-        if provider.id == provider_id:
-            for model in provider.models:
-                yield model.id, next(iter(_equals(model.match)), model.id)
-
-
 def _is_named(name: str, model: types.ModelInfo) -> bool:
     if name == model.id.lower():
         return True
@@ -139,15 +131,6 @@ def _names(name: str, clause: object) -> bool:  # noqa: PLR0911 - one case per k
             return bool(found and found[0]) and is_same_model(name, found[0] if found else "")
         case _:
             return False
-
-
-def _equals(clause: object) -> Iterator[str]:
-    match clause:
-        case types.ClauseEquals():
-            yield clause.equals
-        case types.ClauseOr():
-            for part in clause.or_:
-                yield from _equals(part)
 
 
 def _context(model: types.ModelInfo, tier: str, at: datetime) -> dict[str, str] | None:

@@ -70,7 +70,7 @@ def price(
 
     Args:
         usage: quantities of the call; ``None`` when the provider reported none.
-        provider: name of the provider, as in ``gen_ai.provider.name``; never guessed from the model.
+        provider: name of the provider, as the conventions or a price list call it; never guessed from the model.
         request_model: model that was asked for.
         response_model: model that answered; tried first. When only the requested one has a price, the cost is an
             estimate.

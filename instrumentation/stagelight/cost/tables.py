@@ -16,7 +16,7 @@ from stagelight.cost.units import STANDARD_TIERS
 __all__ = ["Found", "bundled", "find", "tiers", "to_row"]
 
 _FOLDER: Final = Path(__file__).parent / "prices"
-_GLOB: Final = "*?["
+_GLOB: Final = frozenset("*?[")
 
 
 class Found(NamedTuple):
@@ -100,4 +100,4 @@ def _rank(found: Found) -> tuple[bool, bool, int, int, int]:
 
 
 def _is_glob(text: str) -> bool:
-    return any(character in text for character in _GLOB)
+    return not _GLOB.isdisjoint(text)

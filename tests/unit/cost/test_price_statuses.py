@@ -212,3 +212,23 @@ def test_the_decimal_context_of_the_host_changes_nothing() -> None:
 
     assert result == expected
     assert result.amount == Decimal("77.77777755")
+
+
+def test_a_price_survives_a_flood_of_other_models() -> None:
+    """Names that push a model out of the cache do not change its price."""
+    usage = Usage(input_tokens=1000)
+    expected = price(usage)
+    for number in range(1500):
+        price(usage, provider="acme", request_model=f"model-{number}")
+        if number % 500 == 0:
+            assert price(usage) == expected
+
+    assert price(usage) == expected
+
+
+def test_a_name_beyond_128_characters_is_not_a_model() -> None:
+    """Names are compared up to a length that every real one has."""
+    usage = Usage(input_tokens=1)
+
+    assert price(usage, request_model="gpt-4o-mini" + "-" * 118) == Unpriced("unknown_model")
+    assert price(usage, provider="x" * 129) == Unpriced("unknown_provider")
