@@ -60,6 +60,7 @@ class Call(Scope):
         "response_facts",
         "stage",
         "usage_facts",
+        "watched",
     )
 
     def __init__(self, stage: Stage, request: Request) -> None:
@@ -78,6 +79,8 @@ class Call(Scope):
         self._longest_gap_s: float | None = None
         self._gaps: list[float] = []
         self._seen_content = False
+        self.watched = False
+        """An integration counts the chunks, where the client makes them: ``stream`` around them must not do it again."""
 
     def _start(self) -> None:
         stage, request = self.stage, self.request
@@ -158,6 +161,8 @@ class Call(Scope):
     def chunk(self, item: Any) -> None:
         """A chunk came through ``stream``; empty text or bytes are a chunk but no first token."""
         with guard("chunk"):
+            if self.watched:
+                return
             self.tick()
             if not self._seen_content and (item or not isinstance(item, str | bytes)):
                 self.content()
@@ -255,7 +260,9 @@ class Call(Scope):
             billable = self.stage in PRICED_STAGES and (outcome != "error" or self.chunks > 0)
             return _NO_USAGE if billable else None
         request = self.request
-        told = request.server_address in self._runtime.settings.provider_hosts  # a proxy of a hosted provider
+        hosts = self._runtime.settings.provider_hosts
+        # A proxy that is known to forward to the provider.
+        told = request.server_address in hosts or f"{request.server_address}:{request.server_port or 443}" in hosts
         tier = response.service_tier if response is not None else None
         price = partial(
             cost.price,
