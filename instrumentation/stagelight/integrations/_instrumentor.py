@@ -1,0 +1,127 @@
+"""Switching an integration on and off: lazily, idempotently, and back to the very same functions."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from abc import abstractmethod
+from collections.abc import Callable, Collection, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from types import ModuleType
+from typing import Any, ClassVar, NamedTuple
+
+from opentelemetry.instrumentation.instrumentor import (  # type: ignore[attr-defined]  # not in its __all__
+    BaseInstrumentor,
+)
+from opentelemetry.instrumentation.utils import is_instrumentation_enabled
+
+__all__ = ["Instrumentor", "Target", "Wrapper"]
+
+Wrapper = Callable[[Callable[..., Any], Any, tuple[Any, ...], dict[str, Any]], Any]
+"""What stands around a function: called with the function, its instance, its arguments and its keywords."""
+
+
+class Target(NamedTuple):
+    """A function of a library and what stands around it."""
+
+    module: str
+    path: str
+    """Where it is in the module: ``Class.method``."""
+    around: Wrapper
+    around_async: Wrapper | None = None
+    """Stands around the function where that is a coroutine function; default ``around``."""
+
+
+class _Patch(NamedTuple):
+    owner: Any
+    name: str
+    original: Any
+    wrapper: Any
+
+
+class Instrumentor(BaseInstrumentor):  # type: ignore[misc]  # the base class is not typed
+    """Base of the integrations: what to wrap is a table, the rest is here.
+
+    Nothing is imported by switching on: functions are wrapped when their module is, or already has been, imported.
+    """
+
+    distribution: ClassVar[str]
+    """Name of the library's distribution."""
+    supported: ClassVar[str]
+    """Accepted versions, as a requirement: ``openai >= 1.60, < 4``."""
+
+    _switched_on = False
+    _hooked: ClassVar[set[str]] = set()
+    _patches: ClassVar[list[_Patch]] = []
+
+    def __init_subclass__(cls) -> None:
+        cls._hooked, cls._patches = set(), []
+
+    @property
+    @abstractmethod
+    def targets(self) -> Sequence[Target]:
+        """What is wrapped."""
+
+    def instrumentation_dependencies(self) -> Collection[str]:
+        return (self.supported,)
+
+    def switch_on(self) -> bool:
+        """Instrument the library if it is installed; imports nothing of it.
+
+        Returns:
+            Whether its calls are recorded from now on: False when it is missing or its version is not supported.
+        """
+        try:
+            version(self.distribution)
+        except PackageNotFoundError:
+            return False
+        if not self.is_instrumented_by_opentelemetry:
+            self.instrument()
+        return bool(self.is_instrumented_by_opentelemetry)
+
+    def _instrument(self, **_: Any) -> None:
+        import wrapt
+
+        self._switched_on = True
+        for module in dict.fromkeys(target.module for target in self.targets):
+            if module in sys.modules:
+                self._wrap_all(sys.modules[module])
+            elif module not in self._hooked:
+                self._hooked.add(module)
+                wrapt.register_post_import_hook(self._wrap_all, module)
+
+    def _uninstrument(self, **_: Any) -> None:
+        self._switched_on = False
+        while self._patches:
+            patch = self._patches.pop()
+            # Where somebody has wrapped our wrapper, it stays and passes everything through.
+            if vars(patch.owner).get(patch.name) is patch.wrapper:
+                setattr(patch.owner, patch.name, patch.original)
+
+    def _wrap_all(self, module: ModuleType) -> None:
+        if self._switched_on:
+            for target in self.targets:
+                if target.module == module.__name__:
+                    self._wrap(module, target)
+
+    def _wrap(self, module: ModuleType, target: Target) -> None:
+        import wrapt
+
+        class_name, _, name = target.path.rpartition(".")
+        owner = getattr(module, class_name, None)
+        original = vars(owner).get(name) if owner is not None else None
+        if original is None:  # a function that this version of the library does not have
+            return
+        is_async = inspect.iscoroutinefunction(original)
+        around = (target.around_async if is_async else None) or target.around
+        wrapper = wrapt.FunctionWrapper(original, self._while_on(around))
+        setattr(owner, name, wrapper)
+        self._patches.append(_Patch(owner, name, original, wrapper))
+
+    def _while_on(self, around: Wrapper) -> Wrapper:
+        def wrapper(wrapped: Callable[..., Any], instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            if not self._switched_on or not is_instrumentation_enabled():
+                return wrapped(*args, **kwargs)
+            return around(wrapped, instance, args, kwargs)
+
+        return wrapper

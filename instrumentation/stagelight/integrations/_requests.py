@@ -1,0 +1,176 @@
+"""Clients generated from an API description (OpenAI's and its kind): all their calls pass one function, ``request``.
+
+That is where calls are observed: whatever helper the caller uses (``parse``, ``stream``, raw and streaming responses),
+it is one request, and so one call. ``_process_response`` is the one place that sees the HTTP response of a plain call.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from opentelemetry import context as otel_context
+
+from stagelight import _runtime
+from stagelight._guard import guard
+from stagelight._lifecycle import Attachment
+from stagelight.facts import RateLimit, Request, Response, Stage
+from stagelight.integrations._engine import Observation, Observed
+from stagelight.integrations._hosts import provider_of, server_of
+from stagelight.integrations._reading import part
+from stagelight.integrations._watching import Body, Chunks, JsonBytes, UnreadBytes, Watch, watch_body
+
+__all__ = ["ClientCall", "Operation", "begin", "note_response", "watch_items"]
+
+_CURRENT = otel_context.create_key("stagelight.integrations.request")
+_RAW_HEADER = "X-Stainless-Raw-Response"
+
+
+class Operation(NamedTuple):
+    """One endpoint: pure functions from what was sent and what came back to facts."""
+
+    stage: Stage
+    request: Callable[[Mapping[str, Any]], Request]
+    """The JSON body that is sent -> what was asked."""
+    response: Callable[[Any, Request], Response]
+    """The answer (the client's object, parsed JSON, or the bytes of a binary one) -> what came back."""
+    has_content: Callable[[Any], bool] = bool
+    """Whether an answer in one piece has text or audio."""
+    items: Callable[[], Chunks] = UnreadBytes
+    """What takes the items of a stream."""
+    binary: Callable[[Request, Mapping[str, str]], Chunks] | None = None
+    """What takes the bytes of an answer that is no JSON, by request and headers."""
+    failure: Callable[[Any], str | None] = lambda _: None
+    """The value of ``error.type`` when the provider answered that it failed."""
+
+
+class ClientCall:
+    """One request of a client, from before it is sent to the end of what the caller reads."""
+
+    __slots__ = ("_http", "body", "observed", "operation", "path", "request")
+
+    def __init__(self, operation: Operation, request: Request, path: str) -> None:
+        self.operation = operation
+        self.request = request
+        self.path = path
+        self.observed = Observed(operation.stage, request)
+        self.body: Body | None = None
+        self._http: Any = None
+
+    def active(self) -> Attachment:
+        return Attachment(otel_context.set_value(_CURRENT, self, self.observed.call.context))
+
+    def received(self, http: Any) -> None:
+        """The successful HTTP response, before the client makes anything of it."""
+        self._http = http
+        self.observed.absorb(_limits(http.headers))
+        if not http.is_closed:
+            if self.operation.binary is not None:
+                self.observed.absorb(self.operation.response(None, self.request))
+            self.body = watch_body(http, Watch(self.observed, self._bytes_of(http.headers)), self.operation.items)
+
+    def _bytes_of(self, headers: Mapping[str, str]) -> Chunks:
+        operation, kind = self.operation, headers.get("content-type", "")
+        if "event-stream" in kind:
+            return UnreadBytes()
+        if operation.binary is not None:
+            return operation.binary(self.request, headers)
+        return JsonBytes(headers.get("content-encoding"), lambda told: operation.response(told, self.request))
+
+    def returned(self, result: Any) -> None:
+        if self.body is not None:
+            return
+        answer = self._answer(result)
+        self.observed.absorb(self.operation.response(answer, self.request))
+        if self.operation.has_content(answer):
+            self.observed.call.content()
+        failure = self.operation.failure(answer)
+        self.observed.end(None if failure is None else "error", failure)
+
+    def _answer(self, result: Any) -> Any:
+        if self.operation.binary is not None and self._http is not None:
+            chunks = self.operation.binary(self.request, self._http.headers)
+            chunks.take(self._http.content)
+            self.observed.absorb(chunks.response())
+            return self._http.content
+        return _json(part(result, "http_response")) or result
+
+    def failed(self, error: BaseException) -> None:
+        headers = part(error, "response", "headers")
+        if headers is not None:
+            self.observed.absorb(_limits(headers))
+        if self.body is not None:
+            self.body.watch.broke(error)
+        elif self._http is not None and self.operation.binary is None:
+            # The client could not use the answer, which was paid for all the same.
+            answer = _json(self._http)
+            if answer is not None:
+                self.observed.absorb(self.operation.response(answer, self.request))
+        self.observed.fail(error)
+
+
+def _json(http: Any) -> Any:
+    if http is None:
+        return None
+    try:
+        return json.loads(http.content)
+    except ValueError:
+        return None
+
+
+def _limits(headers: Mapping[str, str]) -> Response | None:
+    requests = headers.get("x-ratelimit-remaining-requests", "")
+    tokens = headers.get("x-ratelimit-remaining-tokens", "")
+    if not requests.isdecimal() and not tokens.isdecimal():
+        return None
+    left = RateLimit(
+        remaining_requests=int(requests) if requests.isdecimal() else None,
+        remaining_tokens=int(tokens) if tokens.isdecimal() else None,
+    )
+    return Response(rate_limit=left)
+
+
+def _path(options: Any) -> str:
+    return "/" + str(part(options, "url")).strip("/")
+
+
+def begin(operations: Mapping[str, Operation]) -> Callable[[Any, tuple[Any, ...], dict[str, Any]], Observation | None]:
+    """Begin the observation of one ``request`` of a client whose endpoints are ``operations`` by path."""
+
+    def beginning(client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Observation | None:
+        options = args[1] if len(args) > 1 else kwargs.get("options")
+        path = _path(options)
+        operation = operations.get(path)
+        if operation is None or str(part(options, "method")).lower() != "post":
+            return None
+        sent, headers = part(options, "json_data"), part(options, "headers")
+        server = server_of(client.base_url)
+        request = operation.request(sent if isinstance(sent, dict) else {})._replace(
+            provider=provider_of(server, _runtime.current().settings.provider_hosts),
+            server_address=server[0],
+            server_port=server[1],
+        )
+        if operation.binary is not None and isinstance(headers, dict) and headers.get(_RAW_HEADER) == "stream":
+            request = request._replace(stream=True)
+        return ClientCall(operation, request, path)
+
+    return beginning
+
+
+def note_response(wrapped: Callable[..., Any], _client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Stands around ``_process_response``: reads the headers, and watches the body where it is not read yet."""
+    current = otel_context.get_value(_CURRENT)
+    if isinstance(current, ClientCall) and _path(kwargs.get("options")).endswith(current.path):
+        with guard("integration headers"):
+            current.received(kwargs["response"])
+    return wrapped(*args, **kwargs)
+
+
+def watch_items(wrapped: Callable[..., Any], stream: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Stands around a stream class's ``__init__``: watches the items of a stream whose body is watched."""
+    wrapped(*args, **kwargs)
+    with guard("integration stream"):
+        body = part(stream, "response", "stream")
+        if isinstance(body, Body):
+            stream._iterator = body.items_of(stream._iterator)  # noqa: SLF001 - where the client keeps it

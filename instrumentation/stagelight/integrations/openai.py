@@ -1,0 +1,333 @@
+"""The official ``openai`` client, 1.60 to 3: chat completions, responses, embeddings and speech.
+
+Wrapped are the function all requests pass, the one that sees the HTTP response, and the start of its stream classes.
+Everything else here reads what was sent and what came back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+from stagelight.facts import Request, Response, Usage
+from stagelight.integrations._audio import Pcm, Wav
+from stagelight.integrations._engine import around, around_async
+from stagelight.integrations._instrumentor import Instrumentor, Target
+from stagelight.integrations._reading import amount, count, part, parts, text, texts
+from stagelight.integrations._requests import Operation, begin, note_response, watch_items
+from stagelight.integrations._watching import AudioBytes, Chunks, UnreadBytes
+
+__all__ = ["OPERATIONS", "OpenAIInstrumentor", "read"]
+
+Body = Mapping[str, Any]
+
+_OUTPUT_TYPES = {"json_object": "json", "json_schema": "json", "text": "text"}
+_BILLED_PER_CHARACTER = ("tts-1", "tts-1-hd")
+"""Models whose billed quantity is the input's length, which the request itself tells."""
+
+
+# what was asked
+
+
+def _tier(sent: Body) -> str | None:
+    tier = text(sent.get("service_tier"))
+    return None if tier == "auto" else tier  # the provider's own choice is no request
+
+
+def _chat_request(sent: Body) -> Request:
+    limit = count(sent.get("max_completion_tokens"))
+    return Request(
+        model=text(sent.get("model")),
+        stream=True if sent.get("stream") is True else None,
+        temperature=amount(sent.get("temperature")),
+        top_p=amount(sent.get("top_p")),
+        frequency_penalty=amount(sent.get("frequency_penalty")),
+        presence_penalty=amount(sent.get("presence_penalty")),
+        max_tokens=count(sent.get("max_tokens")) if limit is None else limit,
+        stop_sequences=texts(sent.get("stop")),
+        seed=sent.get("seed") if isinstance(sent.get("seed"), int) else None,
+        choice_count=count(sent.get("n")),
+        reasoning_level=text(sent.get("reasoning_effort")),
+        output_type=_OUTPUT_TYPES.get(str(part(sent.get("response_format"), "type"))),
+        service_tier=_tier(sent),
+    )
+
+
+def _responses_request(sent: Body) -> Request:
+    conversation = sent.get("conversation")
+    return Request(
+        model=text(sent.get("model")),
+        stream=True if sent.get("stream") is True else None,
+        temperature=amount(sent.get("temperature")),
+        top_p=amount(sent.get("top_p")),
+        max_tokens=count(sent.get("max_output_tokens")),
+        reasoning_level=text(part(sent.get("reasoning"), "effort")),
+        output_type=_OUTPUT_TYPES.get(str(part(sent.get("text"), "format", "type"))),
+        conversation_id=text(conversation) or text(part(conversation, "id")),
+        previous_response_id=text(sent.get("previous_response_id")),
+        service_tier=_tier(sent),
+    )
+
+
+def _embeddings_request(sent: Body) -> Request:
+    encoding = sent.get("encoding_format")
+    return Request(
+        model=text(sent.get("model")),
+        dimensions=count(sent.get("dimensions")),
+        # The client sends base64 by itself when the caller asks for nothing.
+        encoding_formats=None if encoding == "base64" else texts(encoding),
+    )
+
+
+def _speech_request(sent: Body) -> Request:
+    spoken, voice = sent.get("input"), sent.get("voice")
+    return Request(
+        model=text(sent.get("model")),
+        output_type="speech",
+        voice=text(voice) or text(part(voice, "id")),
+        audio_format=text(sent.get("response_format")),
+        characters=len(spoken) if isinstance(spoken, str) else None,
+    )
+
+
+# what came back
+
+
+def _usage(told: Any) -> Usage | None:
+    """Token counts under either name, inclusive: some providers leave reasoning out of the output they report."""
+    if told is None:
+        return None
+    taken = count(part(told, "prompt_tokens"))
+    made = count(part(told, "completion_tokens"))
+    taken = count(part(told, "input_tokens")) if taken is None else taken
+    made = count(part(told, "output_tokens")) if made is None else made
+    given = part(told, "prompt_tokens_details") or part(told, "input_tokens_details")
+    returned = part(told, "completion_tokens_details") or part(told, "output_tokens_details")
+    reasoning = count(part(returned, "reasoning_tokens"))
+    total = count(part(told, "total_tokens"))
+    if taken is not None and made is not None and total is not None and total > taken + made:
+        # xAI and Gemini: the total has them, the output has not.
+        made, reasoning = total - taken, reasoning or total - taken - made
+    cached = count(part(given, "cached_tokens"))
+    return Usage(
+        input_tokens=taken,
+        output_tokens=made,
+        cache_read_tokens=count(part(told, "prompt_cache_hit_tokens")) if cached is None else cached,  # DeepSeek's name
+        cache_write_tokens=count(part(given, "cache_write_tokens")),
+        reasoning_tokens=reasoning,
+        # An answer without audio or images is told as 0 of them by some servers and not at all by others.
+        audio_input_tokens=count(part(given, "audio_tokens")) or None,
+        audio_output_tokens=count(part(returned, "audio_tokens")) or None,
+        image_input_tokens=count(part(given, "image_tokens")) or None,
+        image_output_tokens=count(part(returned, "image_tokens")) or None,
+    )
+
+
+def _chat_response(answer: Any, _request: Request | None = None) -> Response:
+    reasons = tuple(
+        reason for choice in parts(answer, "choices") if (reason := text(part(choice, "finish_reason"))) is not None
+    )
+    return Response(
+        model=text(part(answer, "model")),
+        id=text(part(answer, "id")),
+        finish_reasons=reasons or None,
+        service_tier=text(part(answer, "service_tier")),
+        usage=_usage(part(answer, "usage")),
+        length_cut="length" in reasons,
+    )
+
+
+def _chat_speaks(answer: Any) -> bool:
+    return any(part(choice, "message", "content") for choice in parts(answer, "choices"))
+
+
+_BILLED_CALLS = {"web_search_call": "searches", "file_search_call": "tools", "code_interpreter_call": "tools"}
+"""Items of an answer that cost money beside its tokens."""
+
+
+def _responses_response(answer: Any, _request: Request | None = None) -> Response:
+    status = text(part(answer, "status"))
+    cut = part(answer, "incomplete_details", "reason") == "max_output_tokens"
+    usage = _usage(part(answer, "usage"))
+    if usage is not None:
+        kinds = [_BILLED_CALLS.get(str(part(item, "type"))) for item in parts(answer, "output")]
+        usage = usage._replace(
+            searches=kinds.count("searches") or None,
+            tools=kinds.count("tools") or None,
+        )
+    return Response(
+        model=text(part(answer, "model")),
+        id=text(part(answer, "id")),
+        finish_reasons=_responses_reasons(answer, status),
+        service_tier=text(part(answer, "service_tier")),
+        usage=usage,
+        length_cut=cut,
+    )
+
+
+def _responses_reasons(answer: Any, status: str | None) -> tuple[str, ...] | None:
+    """The protocol has a status and a detail; these are the words of chat completions for the same."""
+    if status == "completed":
+        called = any(part(item, "type") == "function_call" for item in parts(answer, "output"))
+        return ("tool_calls",) if called else ("stop",)
+    if status == "incomplete":
+        reason = text(part(answer, "incomplete_details", "reason"))
+        return ("length" if reason == "max_output_tokens" else reason or status,)
+    return None
+
+
+def _responses_speaks(answer: Any) -> bool:
+    return any(part(item, "type") == "message" for item in parts(answer, "output"))
+
+
+def _responses_failure(answer: Any) -> str | None:
+    return (text(part(answer, "error", "code")) or "failed") if part(answer, "status") == "failed" else None
+
+
+def _embeddings_response(answer: Any, _request: Request | None = None) -> Response:
+    first = next(iter(parts(answer, "data")), None)
+    vector = part(first, "embedding")
+    return Response(
+        model=text(part(answer, "model")),
+        usage=_usage(part(answer, "usage")),
+        embedding_dimensions=len(vector) if isinstance(vector, list) else None,
+    )
+
+
+def _speech_response(_audio: Any, request: Request) -> Response:
+    is_billed = (request.model or "").startswith(_BILLED_PER_CHARACTER)
+    return Response(usage=Usage(characters=request.characters) if is_billed else None)
+
+
+def _speech_bytes(request: Request, headers: Mapping[str, str]) -> Chunks:
+    if headers.get("content-encoding", "identity") == "identity":
+        if request.audio_format == "wav" or "wav" in headers.get("content-type", ""):
+            return AudioBytes(Wav())
+        if request.audio_format == "pcm":
+            return AudioBytes(Pcm())
+    return UnreadBytes()
+
+
+# streams
+
+
+class _ChatChunks:
+    streamed: ClassVar[bool] = True
+    failure: str | None = None
+
+    def __init__(self) -> None:
+        self.finished = False
+        self._told: Response | None = None
+        self._reasons: dict[int, str] = {}
+        self._usage: Any = None
+        self._tier: str | None = None
+
+    def take(self, chunk: Any) -> bool:
+        if self._told is None:
+            self._told = Response(model=text(part(chunk, "model")), id=text(part(chunk, "id")))
+        self._usage = part(chunk, "usage") or self._usage
+        has_text = False
+        for choice in part(chunk, "choices") or ():
+            if part(choice, "delta", "content"):
+                has_text = True
+            reason = text(part(choice, "finish_reason"))
+            if reason is not None:
+                self.finished = True
+                self._reasons[part(choice, "index") or 0] = reason
+                self._tier = text(part(chunk, "service_tier"))
+                self._usage = self._usage or part(chunk, "x_groq", "usage")
+        return has_text
+
+    def response(self) -> Response | None:
+        if self._told is None:
+            return None
+        reasons = tuple(self._reasons[index] for index in sorted(self._reasons))
+        return self._told._replace(
+            finish_reasons=reasons or None,
+            service_tier=self._tier,
+            usage=_usage(self._usage),
+            length_cut="length" in reasons,
+        )
+
+
+_LAST_EVENTS = frozenset({"response.completed", "response.incomplete", "response.failed", "response.cancelled"})
+
+
+class _ResponsesChunks:
+    streamed: ClassVar[bool] = True
+
+    def __init__(self) -> None:
+        self.finished = False
+        self.failure: str | None = None
+        self._told: Response | None = None
+
+    def take(self, chunk: Any) -> bool:
+        kind = part(chunk, "type")
+        if kind == "response.output_text.delta":
+            return bool(part(chunk, "delta"))
+        if kind in _LAST_EVENTS or self._told is None:
+            answer = part(chunk, "response")
+            self._told = _responses_response(answer) if answer is not None else self._told
+            self.failure = _responses_failure(answer)
+            self.finished = kind in _LAST_EVENTS
+        elif kind == "error":
+            self.failure = text(part(chunk, "code")) or "error"
+            self.finished = True
+        return False
+
+    def response(self) -> Response | None:
+        return self._told
+
+
+# the table
+
+OPERATIONS: Mapping[str, Operation] = {
+    "/chat/completions": Operation("llm", _chat_request, _chat_response, has_content=_chat_speaks, items=_ChatChunks),
+    "/responses": Operation(
+        "llm",
+        _responses_request,
+        _responses_response,
+        has_content=_responses_speaks,
+        items=_ResponsesChunks,
+        failure=_responses_failure,
+    ),
+    "/embeddings": Operation("embedding", _embeddings_request, _embeddings_response),
+    "/audio/speech": Operation("tts", _speech_request, _speech_response, binary=_speech_bytes),
+}
+"""What is recorded, by path."""
+
+_BEGIN = begin(OPERATIONS)
+_CLIENT, _STREAMS = "openai._base_client", "openai._streaming"
+
+
+class OpenAIInstrumentor(Instrumentor):
+    """Records the calls of the official ``openai`` client."""
+
+    distribution = "openai"
+    supported = "openai >= 1.60, < 4"
+
+    @property
+    def targets(self) -> Sequence[Target]:
+        return (
+            Target(_CLIENT, "SyncAPIClient.request", around(_BEGIN)),
+            Target(_CLIENT, "AsyncAPIClient.request", around(_BEGIN), around_async(_BEGIN)),
+            Target(_CLIENT, "SyncAPIClient._process_response", note_response),
+            Target(_CLIENT, "AsyncAPIClient._process_response", note_response),
+            Target(_STREAMS, "Stream.__init__", watch_items),
+            Target(_STREAMS, "AsyncStream.__init__", watch_items),
+        )
+
+
+_READ = {
+    "ChatCompletion": _chat_response,
+    "Response": _responses_response,
+    "CreateEmbeddingResponse": _embeddings_response,
+}
+
+
+def read(response: Any) -> Response | None:
+    """The facts of an answer of the client; ``None`` for anything else it returns."""
+    for kind in type(response).__mro__:
+        if kind.__name__ in _READ:
+            return _READ[kind.__name__](response)
+    return None
