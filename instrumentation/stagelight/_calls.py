@@ -141,7 +141,7 @@ class Call(Scope):
             if len(self._gaps) >= _GAPS_AT_ONCE:
                 gaps, self._gaps = tuple(self._gaps), []
                 record = self._runtime.instruments.gaps
-                self._runtime.handover.put(partial(record, self.stage, self.request, gaps, self.context))
+                self._runtime.handover.put(partial(record, self.stage, self.request, gaps, self))
         self._last_s = now
 
     # streams
@@ -192,7 +192,7 @@ class Call(Scope):
         *,
         model: str | None = None,
         id: str | None = None,
-        finish_reasons: Sequence[str] | None = None,  # noqa: A002
+        finish_reasons: Sequence[str] | None = None,
     ) -> None:
         """Give what came back: the model that answered, the provider's id, why it stopped."""
         with guard("response"):
@@ -309,7 +309,7 @@ class Call(Scope):
         upstream_cost = runtime.settings.cost_names == "upstream"
         attributes = call_attributes(facts, self._identity(), upstream_cost=upstream_cost)
         end_span(self.span, end_ns, attributes, facts.error_type)
-        runtime.instruments.call(facts, self.context)
+        runtime.instruments.call(facts, self)
         if facts.cost is None:
             return
         if turn is None:
@@ -319,7 +319,7 @@ class Call(Scope):
 
     def _bill(self, facts: CallFacts, end_ns: int, identity: Identity) -> None:
         runtime = self._runtime
-        runtime.instruments.billed(facts, identity, self.context)
+        runtime.instruments.billed(facts, identity)
         record_usage(runtime.logger, ledger_attributes(facts, identity), end_ns, self.context)
 
 

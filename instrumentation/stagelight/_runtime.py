@@ -7,18 +7,20 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from opentelemetry import metrics, trace
-from opentelemetry._logs import Logger, get_logger
+from opentelemetry._logs import LogRecord, get_logger
 from opentelemetry.trace import Tracer
 
 from stagelight._handover import Handover
 from stagelight._identity import Pseudonyms
 from stagelight._version import SCHEMA_URL, __version__
+from stagelight.export.accumulators import SdkBackend
 from stagelight.instruments import Instruments
 from stagelight.settings import Settings
 
-__all__ = ["SCOPE", "InFlight", "Runtime", "current", "install", "replaced"]
+__all__ = ["SCOPE", "EventSink", "InFlight", "Runtime", "current", "install", "replaced"]
 
 SCOPE = "stagelight"
 """Name of the instrumentation scope of everything we emit."""
@@ -40,13 +42,19 @@ class InFlight:
             return dict(self._counts)
 
 
+class EventSink(Protocol):
+    """Takes log events: a logger of OpenTelemetry's, or our own."""
+
+    def emit(self, record: LogRecord, /) -> None: ...
+
+
 @dataclass(slots=True)
 class Runtime:
     """Providers' ends and the state shared by all calls."""
 
     tracer: Tracer
     instruments: Instruments
-    logger: Logger
+    logger: EventSink
     handover: Handover
     settings: Settings
     configured: bool = False
@@ -63,7 +71,7 @@ def _of_the_host() -> Runtime:
     """Record to whatever providers the application sets; nothing where it sets none."""
     return Runtime(
         tracer=trace.get_tracer(SCOPE, __version__, schema_url=SCHEMA_URL),
-        instruments=Instruments(metrics.get_meter(SCOPE, __version__, schema_url=SCHEMA_URL)),
+        instruments=Instruments(SdkBackend(metrics.get_meter(SCOPE, __version__, schema_url=SCHEMA_URL))),
         logger=get_logger(SCOPE, __version__, schema_url=SCHEMA_URL),
         handover=Handover(inline=True),
         settings=Settings(),

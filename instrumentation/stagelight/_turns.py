@@ -184,7 +184,7 @@ class Turn(Scope):
         self.settle()
         facts = self._facts(end_s, outcome)
         end_span(self.span, end_ns, turn_attributes(facts, self.identity), facts.error_type)
-        self._runtime.instruments.turn(facts, self.identity, self.context)
+        self._runtime.instruments.turn(facts, self.identity, self)
 
     def _facts(self, end_s: float, outcome: Outcome) -> TurnFacts:
         totals = self._totals

@@ -24,6 +24,7 @@ from stagelight._identity import Pseudonyms
 from stagelight._turns import settle_all
 from stagelight._version import SCHEMA_URL, __version__
 from stagelight.export.accounting import Balance, Signal
+from stagelight.export.accumulators import Backend, SdkBackend
 from stagelight.export.deadline import all_within
 from stagelight.export.protocols import PROTOCOLS, protocol_of
 from stagelight.instruments import Instruments
@@ -133,21 +134,24 @@ def _host_has_providers() -> bool:
 def _providers() -> Providers:
     # The SDK is imported here, so that `import stagelight` stays cheap and the command line does not need it.
     from opentelemetry.sdk.resources import Resource
+    from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
     from stagelight.export.providers import build
 
-    return build(Resource.create({}), os.environ)
+    scope = InstrumentationScope(_runtime.SCOPE, __version__, SCHEMA_URL)
+    return build(Resource.create({}), os.environ, scope)
 
 
 def _runtime_for(settings: Settings, providers: Providers | None) -> _runtime.Runtime:
     tracers = providers.tracer_provider if providers is not None else trace.get_tracer_provider()
     meters = providers.meter_provider if providers is not None else metrics.get_meter_provider()
-    loggers = providers.logger_provider if providers is not None else get_logger_provider()
     meter = meters.get_meter(_runtime.SCOPE, __version__, schema_url=SCHEMA_URL)
+    own = providers.accumulators if providers is not None else None
+    backend: Backend = SdkBackend(meter) if own is None else own
     runtime = _runtime.Runtime(
         tracer=tracers.get_tracer(_runtime.SCOPE, __version__, schema_url=SCHEMA_URL),
-        instruments=Instruments(meter, settings.semconv),
-        logger=loggers.get_logger(_runtime.SCOPE, __version__, schema_url=SCHEMA_URL),
+        instruments=Instruments(backend, settings.semconv),
+        logger=providers.events if providers is not None else _host_logger(),
         handover=Handover(inline=providers is None),
         settings=settings,
         configured=True,
@@ -155,6 +159,10 @@ def _runtime_for(settings: Settings, providers: Providers | None) -> _runtime.Ru
     )
     _self_metrics.observe(meter, runtime, providers.balances if providers is not None else {})
     return runtime
+
+
+def _host_logger() -> _runtime.EventSink:
+    return get_logger_provider().get_logger(_runtime.SCOPE, __version__, schema_url=SCHEMA_URL)
 
 
 def _pseudonyms(settings: Settings) -> Pseudonyms | None:

@@ -1,6 +1,7 @@
 """Facts -> metric records, per profile. Call sites record facts; only this module knows which instrument takes them.
 
-Every label passes ``_labels``, which bounds free text.
+Every label passes ``_labels``, which bounds free text. A series is looked up by its raw values and kept, so that a
+record costs one look-up and one addition.
 """
 
 from __future__ import annotations
@@ -8,16 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from opentelemetry.context import Context
-from opentelemetry.metrics import Counter, Histogram, Meter
-
 from stagelight._attributes import cost_status, real_time_factor
 from stagelight._bounds import OTHER, LabelBounds
-from stagelight._labels import BoundedLabels, Labels
+from stagelight._labels import LABEL_KEYS, BoundedLabels
+from stagelight._modalities import modal_counts
 from stagelight._operations import operation_name
-from stagelight.conventions import attributes as a
 from stagelight.conventions import metrics as m
 from stagelight.conventions.metrics import METRICS
+from stagelight.export.accumulators import Backend, Series, Where
 from stagelight.facts import CallFacts, Component, Identity, Partial, Request, Stage, TurnFacts, Unpriced, Usage
 from stagelight.settings import Profile
 
@@ -33,188 +32,148 @@ _EXPECTED: Mapping[Stage, tuple[Component, ...]] = {
 
 _ANNOUNCED_LIMIT = 512
 
-
-_OBSERVED = (
-    m.STAGELIGHT_TELEMETRY_MADE,
-    m.STAGELIGHT_TELEMETRY_DELIVERED,
-    m.STAGELIGHT_TELEMETRY_DROPPED,
-    m.STAGELIGHT_LABELS_BOUNDED,
-    m.STAGELIGHT_MISUSES,
-    m.STAGELIGHT_INTERNAL_ERRORS,
-)
-"""Counters whose totals are kept elsewhere and read by callbacks (``_self_metrics``)."""
+Values = tuple[Any, ...]
 
 
 class Instruments:
-    """The instruments of one meter, and the mapping onto them.
+    """The metrics of one process, and the mapping of facts onto them.
 
     Args:
-        meter: where the instruments are made.
+        backend: what the series are made of.
         profile: generation of upstream names.
         bounds: the table of admitted label values; default a new one.
     """
 
-    def __init__(self, meter: Meter, profile: Profile = "released", bounds: LabelBounds | None = None) -> None:
-        self.meter = meter
+    def __init__(self, backend: Backend, profile: Profile = "released", bounds: LabelBounds | None = None) -> None:
         self.bounds = LabelBounds() if bounds is None else bounds
+        self._backend = backend
         self._labels = BoundedLabels(self.bounds)
         self._latest = profile == "latest"
-        self._histograms: dict[str, Histogram] = {}
-        self._counters: dict[str, Counter] = {}
-        self._announced: set[tuple[object, ...]] = set()
+        self._known: dict[tuple[str, Values], Series] = {}
+        self._admitted: dict[tuple[str, Values], Series] = {}
+        self._announced: set[Values] = set()
         self.rate_limits: dict[tuple[str, str], dict[str, int]] = {}
-        for metric in METRICS.values():
-            if profile not in metric.profiles:
-                continue
-            if metric.instrument == "histogram":
-                self._histograms[metric.name] = meter.create_histogram(
-                    metric.name, metric.unit, metric.description, explicit_bucket_boundaries_advisory=metric.buckets
-                )
-            elif metric.instrument == "counter" and not metric.name.startswith(_OBSERVED):
-                self._counters[metric.name] = meter.create_counter(metric.name, metric.unit, metric.description)
 
-    def _observe(self, metric: str, value: float, labels: Mapping[str, Any], context: Context | None = None) -> None:
-        self._histograms[metric].record(value, self._labels.bound(metric, labels), context)
+    def _add(self, metric: str, value: float, values: Values, where: Where | None = None) -> None:
+        """Add to the series of ``metric`` whose labels have these raw values, in the order of ``LABEL_KEYS``."""
+        series = self._known.get((metric, values))
+        if series is None:
+            series = self._find(metric, values)
+        series.add(value, where)
 
-    def _add(self, metric: str, value: float, labels: Mapping[str, Any], context: Context | None = None) -> None:
-        self._counters[metric].add(value, self._labels.bound(metric, labels), context)
-
-    @staticmethod
-    def _client_labels(stage: Stage, request: Request, response_model: str | None) -> Labels:
-        return {
-            a.GEN_AI_OPERATION_NAME: operation_name(stage, request),
-            a.GEN_AI_PROVIDER_NAME: request.provider,
-            a.GEN_AI_REQUEST_MODEL: request.model,
-            a.GEN_AI_RESPONSE_MODEL: response_model,
-            a.SERVER_ADDRESS: request.server_address,
-            a.SERVER_PORT: request.server_port,
-        }
+    def _find(self, metric: str, values: Values) -> Series:
+        given = {key: value for key, value in zip(LABEL_KEYS[metric], values, strict=True) if value is not None}
+        labels = self._labels.bound(metric, given)
+        key = (metric, tuple(labels.items()))
+        series = self._admitted.get(key)
+        if series is None:
+            series = self._admitted.setdefault(key, self._backend.series(METRICS[metric], labels))
+        if labels == given:  # bounded in number like the labels themselves
+            self._known[metric, values] = series
+        return series
 
     # calls
 
-    def call(self, facts: CallFacts, context: Context | None = None) -> None:
+    def call(self, facts: CallFacts, where: Where | None = None) -> None:
         """Record an ended call: its duration, stream, tokens, results and speech."""
         request, response = facts.request, facts.response
-        labels = self._client_labels(facts.stage, request, response.model if response is not None else None)
-        if response is not None and response.service_tier is not None:
-            labels[a.OPENAI_RESPONSE_SERVICE_TIER] = response.service_tier
-        self._duration(facts, labels, context)
+        client = _client(facts.stage, request, response.model if response is not None else None)
+        tier = response.service_tier if response is not None else None
+        self._duration(facts, client, tier, where)
         if facts.usage is not None:
-            self._tokens(facts, facts.usage, labels, context)
-        labels.pop(a.OPENAI_RESPONSE_SERVICE_TIER, None)
+            self._tokens(facts, facts.usage, client, tier, where)
         if facts.first_chunk_s is not None:
             name = (
                 m.GEN_AI_CLIENT_INFERENCE_TIME_TO_FIRST_CHUNK
                 if self._latest
                 else m.GEN_AI_CLIENT_OPERATION_TIME_TO_FIRST_CHUNK
             )
-            self._observe(name, facts.first_chunk_s, labels, context)
+            self._add(name, facts.first_chunk_s, client, where)
         if facts.gaps_s:
-            self._record_gaps(facts.gaps_s, labels, context)
+            self._record_gaps(facts.gaps_s, client, where)
         if facts.chunks is not None:
-            self._add(
-                m.STAGELIGHT_STREAM_OUTCOMES,
-                1,
-                {
-                    a.STAGELIGHT_STAGE: facts.stage,
-                    a.GEN_AI_PROVIDER_NAME: request.provider,
-                    a.GEN_AI_REQUEST_MODEL: request.model,
-                    a.STAGELIGHT_OUTCOME: facts.outcome,
-                },
-            )
+            self._add(m.STAGELIGHT_STREAM_OUTCOMES, 1, (facts.stage, request.provider, request.model, facts.outcome))
         if facts.stage == "retrieval":
-            self._retrieval(facts, context)
+            self._retrieval(facts, where)
         elif facts.stage in {"tts", "stt"}:
-            self._speech(facts, context)
+            self._speech(facts, where)
         if response is not None and response.rate_limit is not None:
             self._rate_limit(facts)
 
-    def gaps(self, stage: Stage, request: Request, gaps_s: tuple[float, ...], context: Context | None = None) -> None:
+    def gaps(self, stage: Stage, request: Request, gaps_s: tuple[float, ...], where: Where | None = None) -> None:
         """Record the times between chunks of a stream that still runs."""
-        self._record_gaps(gaps_s, self._client_labels(stage, request, None), context)
+        self._record_gaps(gaps_s, _client(stage, request, None), where)
 
-    def _record_gaps(self, gaps_s: tuple[float, ...], labels: Labels, context: Context | None) -> None:
+    def _record_gaps(self, gaps_s: tuple[float, ...], client: Values, where: Where | None) -> None:
         name = (
             m.GEN_AI_CLIENT_INFERENCE_TIME_PER_OUTPUT_CHUNK
             if self._latest
             else m.GEN_AI_CLIENT_OPERATION_TIME_PER_OUTPUT_CHUNK
         )
-        histogram, admitted = self._histograms[name], self._labels.bound(name, labels)
         for gap in gaps_s:
-            histogram.record(gap, admitted, context)
+            self._add(name, gap, client, where)
 
-    def _duration(self, facts: CallFacts, labels: Labels, context: Context | None) -> None:
-        operation = labels[a.GEN_AI_OPERATION_NAME]
+    def _duration(self, facts: CallFacts, client: Values, tier: str | None, where: Where | None) -> None:
+        request = facts.request
         if facts.stage == "tool":
-            kept = {a.GEN_AI_TOOL_NAME: facts.request.name, a.ERROR_TYPE: facts.error_type}
-            self._observe(m.GEN_AI_EXECUTE_TOOL_DURATION, facts.duration_s, kept, context)
-        elif operation is None:
-            kept = {
-                a.STAGELIGHT_STAGE: facts.stage,
-                a.GEN_AI_PROVIDER_NAME: facts.request.provider,
-                a.GEN_AI_REQUEST_MODEL: facts.request.model,
-                a.STAGELIGHT_OUTCOME: facts.outcome,
-                a.ERROR_TYPE: facts.error_type,
-            }
-            self._observe(m.STAGELIGHT_STAGE_DURATION, facts.duration_s, kept, context)
+            self._add(m.GEN_AI_EXECUTE_TOOL_DURATION, facts.duration_s, (request.name, facts.error_type), where)
+        elif client[0] is None:
+            values = (facts.stage, request.provider, request.model, facts.outcome, facts.error_type)
+            self._add(m.STAGELIGHT_STAGE_DURATION, facts.duration_s, values, where)
         else:
             inference = self._latest and facts.stage == "llm"
             name = m.GEN_AI_CLIENT_INFERENCE_DURATION if inference else m.GEN_AI_CLIENT_OPERATION_DURATION
-            self._observe(name, facts.duration_s, {**labels, a.ERROR_TYPE: facts.error_type}, context)
+            self._add(name, facts.duration_s, (*client, tier, facts.error_type), where)
 
-    def _tokens(self, facts: CallFacts, usage: Usage, labels: Labels, context: Context | None) -> None:
-        counts = {"input": usage.input_tokens, "output": usage.output_tokens}
+    def _tokens(self, facts: CallFacts, usage: Usage, client: Values, tier: str | None, where: Where | None) -> None:
         if not self._latest:
-            for kind, count in counts.items():
+            for kind, count in (("input", usage.input_tokens), ("output", usage.output_tokens)):
                 if count is not None:
-                    self._observe(m.GEN_AI_CLIENT_TOKEN_USAGE, count, {**labels, a.GEN_AI_TOKEN_TYPE: kind}, context)
+                    self._add(m.GEN_AI_CLIENT_TOKEN_USAGE, count, (*client, tier, kind), where)
             return
         if facts.stage != "llm":
             return
-        labels = {key: value for key, value in labels.items() if key != a.OPENAI_RESPONSE_SERVICE_TIER}
-        for name, count in (
+        for name, total in (
             (m.GEN_AI_CLIENT_INFERENCE_OPERATION_INPUT_TOKENS, usage.input_tokens),
             (m.GEN_AI_CLIENT_INFERENCE_OPERATION_OUTPUT_TOKENS, usage.output_tokens),
         ):
-            if count is not None:
-                self._observe(name, count, labels, context)
-        for name, modality, count in _modal_counts(usage):
-            self._add(name, count, {**labels, a.GEN_AI_TOKEN_MODALITY: modality}, context)
+            if total is not None:
+                self._add(name, total, client, where)
+        for name, modality, part in modal_counts(usage):
+            self._add(name, part, (*client, modality), where)
 
-    def _retrieval(self, facts: CallFacts, context: Context | None) -> None:
+    def _retrieval(self, facts: CallFacts, where: Where | None) -> None:
         found = facts.response.retrieved if facts.response is not None else None
         if found is None:
             return
-        place = {
-            a.GEN_AI_DATA_SOURCE_ID: facts.request.source,
-            a.STAGELIGHT_RETRIEVAL_MODE: facts.request.mode,
-        }
-        owner = {**place, a.GEN_AI_PROVIDER_NAME: facts.request.provider}
-        self._observe(m.STAGELIGHT_RETRIEVAL_RESULTS, found.count, owner, context)
-        self._add(m.STAGELIGHT_RETRIEVAL_SEARCHES, 1, {**owner, a.STAGELIGHT_RETRIEVAL_EMPTY: found.count == 0})
+        request = facts.request
+        place = (request.source, request.mode)
+        owner = (*place, request.provider)
+        self._add(m.STAGELIGHT_RETRIEVAL_RESULTS, found.count, owner, where)
+        self._add(m.STAGELIGHT_RETRIEVAL_SEARCHES, 1, (*owner, found.count == 0))
         if found.scores and found.metric is not None:
             best_first = sorted(found.scores, reverse=found.higher_is_better is not False)
-            measured = {**place, a.STAGELIGHT_RETRIEVAL_METRIC: found.metric}
-            self._observe(m.STAGELIGHT_RETRIEVAL_TOP_SCORE, best_first[0], measured, context)
+            measured = (*place, found.metric)
+            self._add(m.STAGELIGHT_RETRIEVAL_TOP_SCORE, best_first[0], measured, where)
             if len(best_first) > 1:
-                self._observe(m.STAGELIGHT_RETRIEVAL_MARGIN, abs(best_first[0] - best_first[1]), measured, context)
+                self._add(m.STAGELIGHT_RETRIEVAL_MARGIN, abs(best_first[0] - best_first[1]), measured, where)
 
-    def _speech(self, facts: CallFacts, context: Context | None) -> None:
+    def _speech(self, facts: CallFacts, where: Where | None) -> None:
         request, usage = facts.request, facts.usage
-        labels = {a.GEN_AI_PROVIDER_NAME: request.provider, a.GEN_AI_REQUEST_MODEL: request.model}
+        model = (request.provider, request.model)
         seconds = usage.audio_seconds if usage is not None else None
         if facts.stage == "stt":
             if seconds:
-                self._add(m.STAGELIGHT_STT_AUDIO_SECONDS, seconds, labels)
+                self._add(m.STAGELIGHT_STT_AUDIO_SECONDS, seconds, model)
             return
         characters = (usage.characters if usage is not None else None) or request.characters
         if characters:
-            self._add(m.STAGELIGHT_TTS_CHARACTERS, characters, labels)
+            self._add(m.STAGELIGHT_TTS_CHARACTERS, characters, model)
         if seconds:
-            self._add(m.STAGELIGHT_TTS_AUDIO_SECONDS, seconds, labels)
+            self._add(m.STAGELIGHT_TTS_AUDIO_SECONDS, seconds, model)
         factor = real_time_factor(facts)
         if factor is not None:
-            self._observe(m.STAGELIGHT_TTS_REAL_TIME_FACTOR, factor, labels, context)
+            self._add(m.STAGELIGHT_TTS_REAL_TIME_FACTOR, factor, model, where)
 
     def _rate_limit(self, facts: CallFacts) -> None:
         limit = facts.response.rate_limit if facts.response is not None else None
@@ -234,23 +193,6 @@ class Instruments:
 
     # money
 
-    def _cost_labels(self, stage: Stage, request: Request, identity: Identity, status: str) -> Labels:
-        return {
-            a.STAGELIGHT_STAGE: stage,
-            a.GEN_AI_OPERATION_NAME: operation_name(stage, request),
-            a.GEN_AI_PROVIDER_NAME: request.provider,
-            a.GEN_AI_REQUEST_MODEL: request.model,
-            a.STAGELIGHT_FEATURE: identity.feature,
-            a.STAGELIGHT_TENANT: identity.tenant,
-            a.STAGELIGHT_COST_STATUS: status,
-        }
-
-    def announce(self, stage: Stage, request: Request, identity: Identity) -> None:
-        """Start the counters a first call of this model will increase at 0."""
-        for component in _EXPECTED.get(stage, ()):
-            labels = self._cost_labels(stage, request, identity, "exact")
-            self._add(m.STAGELIGHT_USAGE_COST, 0, {**labels, a.STAGELIGHT_COST_COMPONENT: component})
-
     def is_new(self, stage: Stage, request: Request, identity: Identity) -> bool:
         """Whether this stage, provider, model and owner are called for the first time in this process."""
         key = (stage, request.provider, request.model, identity.feature, identity.tenant)
@@ -259,109 +201,77 @@ class Instruments:
         self._announced.add(key)
         return True
 
-    def billed(self, facts: CallFacts, identity: Identity, context: Context | None = None) -> None:
+    def announce(self, stage: Stage, request: Request, identity: Identity) -> None:
+        """Start the counters a first call of this model will increase at 0."""
+        owner = _payer(stage, request, identity)
+        for component in _EXPECTED.get(stage, ()):
+            self._add(m.STAGELIGHT_USAGE_COST, 0, (*owner, "exact", component))
+
+    def billed(self, facts: CallFacts, identity: Identity) -> None:
         """Record what a call cost, or that its cost is not known."""
-        cost = facts.cost
+        cost, request = facts.cost, facts.request
         if cost is None:
             return
         if not isinstance(cost, Unpriced):
-            labels = self._cost_labels(facts.stage, facts.request, identity, cost_status(cost))
+            owner, status = _payer(facts.stage, request, identity), cost_status(cost)
             for component, amount in cost.components.items():
-                value = {**labels, a.STAGELIGHT_COST_COMPONENT: component}
-                self._add(m.STAGELIGHT_USAGE_COST, float(amount), value, context)
+                self._add(m.STAGELIGHT_USAGE_COST, float(amount), (*owner, status, component))
         if isinstance(cost, Unpriced | Partial):
             reason = cost.reason if isinstance(cost, Unpriced) else "unit_not_priced"
-            self._add(
-                m.STAGELIGHT_USAGE_UNPRICED,
-                1,
-                {
-                    a.STAGELIGHT_STAGE: facts.stage,
-                    a.GEN_AI_PROVIDER_NAME: facts.request.provider,
-                    a.GEN_AI_REQUEST_MODEL: facts.request.model,
-                    a.STAGELIGHT_COST_REASON: reason,
-                },
-            )
+            self._add(m.STAGELIGHT_USAGE_UNPRICED, 1, (facts.stage, request.provider, request.model, reason))
 
     # turns
 
-    def turn(self, facts: TurnFacts, identity: Identity, context: Context | None = None) -> None:
+    def turn(self, facts: TurnFacts, identity: Identity, where: Where | None = None) -> None:
         """Record an ended turn or job."""
         if facts.kind == "job":
-            labels = {
-                a.STAGELIGHT_JOB_NAME: facts.name,
-                a.STAGELIGHT_OUTCOME: facts.outcome,
-                a.ERROR_TYPE: facts.error_type,
-            }
-            self._observe(m.STAGELIGHT_JOB_DURATION, facts.duration_s, labels, context)
+            values = (facts.name, facts.outcome, facts.error_type)
+            self._add(m.STAGELIGHT_JOB_DURATION, facts.duration_s, values, where)
             return
-        name = {a.GEN_AI_WORKFLOW_NAME: facts.name}
-        error = {**name, a.ERROR_TYPE: facts.error_type}
-        self._observe(m.GEN_AI_INVOKE_WORKFLOW_DURATION, facts.duration_s, error, context)
-        owner = {
-            **name,
-            a.STAGELIGHT_FEATURE: identity.feature,
-            a.STAGELIGHT_TENANT: identity.tenant,
-            a.STAGELIGHT_VARIANT: identity.variant,
-            a.STAGELIGHT_ROUTE: identity.route,
-        }
-        duration = {**owner, a.STAGELIGHT_OUTCOME: facts.outcome}
-        self._observe(m.STAGELIGHT_TURN_DURATION, facts.duration_s, duration, context)
+        self._add(m.GEN_AI_INVOKE_WORKFLOW_DURATION, facts.duration_s, (facts.name, facts.error_type), where)
+        owner = (facts.name, identity.feature, identity.tenant, identity.variant, identity.route)
+        self._add(m.STAGELIGHT_TURN_DURATION, facts.duration_s, (*owner, facts.outcome), where)
         for metric, value in (
             (m.STAGELIGHT_TURN_TIME_TO_FIRST_TOKEN, facts.time_to_first_token_s),
             (m.STAGELIGHT_TURN_TIME_TO_FIRST_AUDIO, facts.time_to_first_audio_s),
             (m.STAGELIGHT_TURN_COST, None if facts.cost is None else float(facts.cost)),
         ):
             if value is not None:
-                self._observe(metric, value, owner, context)
+                self._add(metric, value, owner, where)
         for stage, seconds in facts.self_time_s.items():
-            labels = {**name, a.STAGELIGHT_STAGE: stage}
-            self._observe(m.STAGELIGHT_TURN_STAGE_SELF_TIME, seconds, labels, context)
+            self._add(m.STAGELIGHT_TURN_STAGE_SELF_TIME, seconds, (facts.name, stage), where)
             if facts.duration_s > 0:
-                self._observe(m.STAGELIGHT_TURN_STAGE_SHARE, seconds / facts.duration_s, labels, context)
+                self._add(m.STAGELIGHT_TURN_STAGE_SHARE, seconds / facts.duration_s, (facts.name, stage), where)
 
     # facts that are not calls
 
     def cache(self, name: str, hit: bool) -> None:
         """Record one cache lookup."""
-        result = "hit" if hit else "miss"
-        self._add(m.STAGELIGHT_CACHE_LOOKUPS, 1, {a.STAGELIGHT_CACHE_NAME: name, a.STAGELIGHT_CACHE_RESULT: result})
+        self._add(m.STAGELIGHT_CACHE_LOOKUPS, 1, (name, "hit" if hit else "miss"))
 
-    def feedback(self, score: float, labels: Labels) -> None:
+    def feedback(self, score: float, labels: Mapping[str, Any]) -> None:
         """Record a user's feedback."""
-        self._observe(m.STAGELIGHT_FEEDBACK_SCORES, score, labels)
+        self._score(m.STAGELIGHT_FEEDBACK_SCORES, score, labels)
 
-    def evaluation(self, score: float, labels: Labels) -> None:
+    def evaluation(self, score: float, labels: Mapping[str, Any]) -> None:
         """Record an evaluation's score."""
-        self._observe(m.STAGELIGHT_EVALUATION_SCORES, score, labels)
+        self._score(m.STAGELIGHT_EVALUATION_SCORES, score, labels)
+
+    def _score(self, metric: str, score: float, labels: Mapping[str, Any]) -> None:
+        self._add(metric, score, tuple(labels.get(key) for key in LABEL_KEYS[metric]))
 
 
-def _modal_counts(usage: Usage) -> list[tuple[str, str, int]]:
-    """Generation 2 counters with their modality; text is what the other modalities leave."""
-    rows: list[tuple[str, str, int]] = []
-    for name, total, audio, image in (
-        (
-            m.GEN_AI_CLIENT_INFERENCE_USAGE_INPUT_TOKENS,
-            usage.input_tokens,
-            usage.audio_input_tokens,
-            usage.image_input_tokens,
-        ),
-        (
-            m.GEN_AI_CLIENT_INFERENCE_USAGE_OUTPUT_TOKENS,
-            usage.output_tokens,
-            usage.audio_output_tokens,
-            usage.image_output_tokens,
-        ),
-        (m.GEN_AI_CLIENT_INFERENCE_USAGE_CACHE_READ_INPUT_TOKENS, usage.cache_read_tokens,
-         usage.audio_cache_read_tokens, None),
-    ):  # fmt: skip
-        if total is None:
-            continue
-        rows.append((name, "text", max(total - (audio or 0) - (image or 0), 0)))
-        rows += [(name, kind, count) for kind, count in (("audio", audio), ("image", image)) if count]
-    written = usage.cache_write_tokens
-    if written is not None:
-        count = sum(written.values()) if isinstance(written, Mapping) else written
-        rows.append((m.GEN_AI_CLIENT_INFERENCE_USAGE_CACHE_WRITE_INPUT_TOKENS, "text", count))
-    if usage.reasoning_tokens is not None:
-        rows.append((m.GEN_AI_CLIENT_INFERENCE_USAGE_REASONING_OUTPUT_TOKENS, "text", usage.reasoning_tokens))
-    return rows
+def _client(stage: Stage, request: Request, response_model: str | None) -> Values:
+    return (
+        operation_name(stage, request),
+        request.provider,
+        request.model,
+        response_model,
+        request.server_address,
+        request.server_port,
+    )
+
+
+def _payer(stage: Stage, request: Request, identity: Identity) -> Values:
+    operation = operation_name(stage, request)
+    return (stage, operation, request.provider, request.model, identity.feature, identity.tenant)

@@ -33,6 +33,7 @@ from stagelight._identity import Pseudonyms
 from stagelight._turns import settle_all
 from stagelight.conventions import attributes as a
 from stagelight.conventions import events as e
+from stagelight.export.accumulators import SdkBackend
 from stagelight.instruments import Instruments
 from stagelight.settings import Settings, read
 
@@ -196,7 +197,7 @@ class Captured:
         key = settings.resolve_id_key()
         self.runtime = _runtime.Runtime(
             tracer=tracers.get_tracer(_runtime.SCOPE),
-            instruments=Instruments(meter, settings.semconv),
+            instruments=Instruments(SdkBackend(meter), settings.semconv),
             logger=loggers.get_logger(_runtime.SCOPE),
             handover=Handover(inline=True),
             settings=settings,

@@ -7,19 +7,23 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import NamedTuple
 
-from opentelemetry.sdk._logs import LoggerProvider
+from opentelemetry._logs import Logger
 from opentelemetry.sdk._logs.export import LogRecordExporter
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import MetricExporter, PeriodicExportingMetricReader
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SpanExporter
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
 from stagelight.export.accounting import Balance, Signal
+from stagelight.export.accumulators import Accumulators
 from stagelight.export.batches import Limits
 from stagelight.export.deadline import all_within
-from stagelight.export.processors import CountedMetrics, LogQueue, SpanQueue
-from stagelight.export.protocols import protocol_of
+from stagelight.export.events import EventLogger, Loggers
+from stagelight.export.exporters import log_exporter, metric_exporter, span_exporter
+from stagelight.export.processors import LogQueue, SpanQueue
+from stagelight.export.pushed_metrics import PushedMetrics, wants_exponential
 
 __all__ = ["Providers", "build", "exporters"]
 
@@ -42,19 +46,28 @@ class Providers:
     Args:
         resource: attributes of the process.
         exporters: where each signal goes.
+        scope: instrumentation scope of our own metrics.
     """
 
-    def __init__(self, resource: Resource, exporters: Exporters) -> None:
+    def __init__(self, resource: Resource, exporters: Exporters, scope: InstrumentationScope) -> None:
         self._spans = SpanQueue(exporters.traces, _limits("OTEL_BSP")) if exporters.traces else None
         self._logs = LogQueue(exporters.logs, _limits("OTEL_BLRP")) if exporters.logs else None
-        self._metrics = CountedMetrics(exporters.metrics) if exporters.metrics else None
+        self.accumulators = _accumulators(exporters.metrics)
+        """Where our own metrics are recorded; ``None`` where the SDK's instruments must do it."""
+        self._metrics = PushedMetrics(exporters.metrics, self.accumulators, scope) if exporters.metrics else None
         self._reader: PeriodicExportingMetricReader | None = None
         self.tracer_provider = TracerProvider(resource=resource, shutdown_on_exit=False)
-        self.logger_provider = LoggerProvider(resource=resource, shutdown_on_exit=False)
+        self.logger_provider = Loggers(resource=resource, shutdown_on_exit=False)
         if self._spans is not None:
             self.tracer_provider.add_span_processor(self._spans)
         if self._logs is not None:
             self.logger_provider.add_log_record_processor(self._logs)
+        self.events: EventLogger | Logger = (
+            EventLogger(self.logger_provider, self._logs, scope)
+            if self._logs is not None
+            else self.logger_provider.get_logger(scope.name)
+        )
+        """Takes our own events."""
         readers = []
         if self._metrics is not None:
             interval = _number("OTEL_METRIC_EXPORT_INTERVAL", METRIC_INTERVAL_MS)
@@ -124,42 +137,21 @@ def exporters(environment: Mapping[str, str]) -> Exporters:
         return environment.get(f"OTEL_{signal.upper()}_EXPORTER", "otlp").strip().lower() != "none"
 
     return Exporters(
-        traces=_span_exporter(protocol_of("traces", environment)) if wanted("traces") else None,
-        logs=_log_exporter(protocol_of("logs", environment)) if wanted("logs") else None,
-        metrics=_metric_exporter(protocol_of("metrics", environment)) if wanted("metrics") else None,
+        traces=span_exporter(environment) if wanted("traces") else None,
+        logs=log_exporter(environment) if wanted("logs") else None,
+        metrics=metric_exporter(environment) if wanted("metrics") else None,
     )
 
 
-def _span_exporter(protocol: str) -> SpanExporter:
-    if protocol == "grpc":
-        from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as Grpc
-
-        return Grpc()
-    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter as Http
-
-    return Http()
-
-
-def _log_exporter(protocol: str) -> LogRecordExporter:
-    if protocol == "grpc":
-        from opentelemetry.exporter.otlp.proto.grpc._log_exporter import OTLPLogExporter as Grpc
-
-        return Grpc()
-    from opentelemetry.exporter.otlp.proto.http._log_exporter import OTLPLogExporter as Http
-
-    return Http()
+def _accumulators(exporter: MetricExporter | None) -> Accumulators | None:
+    if exporter is None or wants_exponential(exporter):
+        return None
+    accumulators = Accumulators()
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=accumulators.restart)
+    return accumulators
 
 
-def _metric_exporter(protocol: str) -> MetricExporter:
-    if protocol == "grpc":
-        from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter as Grpc
-
-        return Grpc()
-    from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter as Http
-
-    return Http()
-
-
-def build(resource: Resource, environment: Mapping[str, str]) -> Providers:
+def build(resource: Resource, environment: Mapping[str, str], scope: InstrumentationScope) -> Providers:
     """Providers that export as the environment says."""
-    return Providers(resource, exporters(environment))
+    return Providers(resource, exporters(environment), scope)
