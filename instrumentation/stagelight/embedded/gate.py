@@ -21,11 +21,13 @@ _LOGIN_STYLE_PATH = "/login.css"
 _FORM_BYTES = 4096
 _NO_STORE = ("cache-control", "no-store")
 
+# Under the server's own policy, no-referrer, browsers would send the form with "Origin: null", which is refused.
 _LOGIN_PAGE = """<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="referrer" content="same-origin">
 <title>Log in to Stagelight</title>
 <link rel="stylesheet" href="/login.css">
 </head>
@@ -78,12 +80,11 @@ class Gate:
                 await self._app(scope, receive, send)
             elif scope["path"] in {_LOGIN_PATH, _LOGIN_STYLE_PATH}:
                 await self._login(scope, receive, send)
-            elif self._access.is_session(header(scope, b"cookie").decode("latin-1")):
-                await self._app(scope, receive, send)
-            elif scope["method"] == "GET" and not _is_otlp(scope) and not header(scope, b"authorization"):
+            elif self._is_visit(scope) and not (self._is_session(scope) and b"token=" not in scope["query_string"]):
                 await self._admit(scope, send)
             else:
-                self._access.check_bearer(header(scope, b"authorization").decode("latin-1"))
+                if not self._is_session(scope):
+                    self._access.check_bearer(header(scope, b"authorization").decode("latin-1"))
                 await self._app(scope, receive, send)
         except Refused as refusal:
             await send_refusal(scope, send, refusal)
@@ -98,8 +99,16 @@ class Gate:
             fetch_site=header(scope, b"sec-fetch-site").decode("latin-1"),
         )
 
+    def _is_visit(self, scope: Scope) -> bool:
+        """Whether a person's browser may have asked: shown a login rather than a bare refusal."""
+        is_otlp = scope["path"].startswith(OTLP_PREFIX)
+        return scope["method"] == "GET" and not is_otlp and not header(scope, b"authorization")
+
+    def _is_session(self, scope: Scope) -> bool:
+        return self._access.is_session(header(scope, b"cookie").decode("latin-1"))
+
     async def _admit(self, scope: Scope, send: Send) -> None:
-        """Exchange ``?token=`` for the cookie, or show the login."""
+        """Exchange ``?token=`` for the cookie, also when there is one already, or show the login."""
         query = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
         tokens = [value for name, value in query if name == "token"]
         rest = urlencode([(name, value) for name, value in query if name != "token"])
@@ -150,10 +159,6 @@ async def _form(receive: Receive) -> dict[str, str]:
         if len(body) > _FORM_BYTES:
             raise TooLarge(f"a login form has at most {_FORM_BYTES} bytes")
     return dict(parse_qsl(body.decode("latin-1"), keep_blank_values=True))
-
-
-def _is_otlp(scope: Scope) -> bool:
-    return str(scope["path"]).startswith(OTLP_PREFIX)
 
 
 def _own_path(target: str) -> str:

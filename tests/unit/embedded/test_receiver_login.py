@@ -104,6 +104,15 @@ def test_login_by_address(addresses: Addresses) -> None:
     assert inside.status == LET_IN
 
 
+def test_token_in_the_address_of_a_session(addresses: Addresses) -> None:
+    """Once logged in, a page's own parameters pass, and a right token in the address is taken out of it."""
+    cookie = cookie_of(ask(addresses, f"/?token={TOKEN}").headers["set-cookie"])
+    plain = ask(addresses, "/?range=24h", headers={"cookie": cookie})
+    again = ask(addresses, f"/?range=24h&token={TOKEN}", headers={"cookie": cookie})
+
+    assert (plain.status, again.status, again.headers["location"]) == (200, 303, "/?range=24h")
+
+
 @pytest.mark.parametrize(
     "target",
     [
