@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browser.traffic import Traffic, add_many_spans, add_strange_turn, day
+from browser.traffic import SECOND, Traffic, Turn, add_many_spans, add_strange_turn, add_turn, day
 from stagelight.embedded.options import Addresses, ServerOptions
 from stagelight.embedded.server import serve
 
@@ -84,10 +84,13 @@ def running(folder: Path) -> Iterator[Running]:
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    """A server with an hour of a voice assistant's turns; the last trace is the newest."""
+    """A server with an hour of a voice assistant's turns; the last one was spoken, number 13 failed."""
     with running(tmp_path_factory.mktemp("server")) as server:
         traffic = Traffic()
-        server.traces = [trace_id.hex() for trace_id in day(traffic, time.time_ns())]
+        now_ns = time.time_ns()
+        traces = day(traffic, now_ns, turns=59)
+        traces.append(add_turn(traffic, Turn(start_ns=now_ns - 4 * SECOND)))
+        server.traces = [trace_id.hex() for trace_id in traces]
         server.send(traffic)
         yield server
 
@@ -97,8 +100,8 @@ def odd_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """A server with a turn of hostile text and a trace of 20,000 spans."""
     with running(tmp_path_factory.mktemp("odd")) as server:
         traffic = Traffic()
-        hostile = add_strange_turn(traffic, time.time_ns() - 5_000_000_000)
-        large = add_many_spans(traffic, time.time_ns() - 60_000_000_000, 20_000)
+        hostile = add_strange_turn(traffic, time.time_ns() - 5 * SECOND)
+        large = add_many_spans(traffic, time.time_ns() - 60 * SECOND, 20_000)
         server.traces = [hostile.hex(), large.hex()]
         server.send(traffic)
         yield server

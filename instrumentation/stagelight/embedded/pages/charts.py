@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from stagelight.embedded.pages import scales, svg
+from stagelight.embedded.pages import scales, svg, units
 from stagelight.sources.model import Bucket, Window
 
 __all__ = ["Chart", "Key", "bars_over_time", "lines_over_time", "sparkline"]
@@ -203,7 +203,7 @@ def _hits(
 
 def _values(values: Mapping[str, float], keys: Sequence[Key], figure: Callable[[float], str]) -> list[str]:
     listed = {key.name for key in keys}
-    lines = [f"{key.name}  {figure(values[key.name])}" for key in keys if values.get(key.name)]
+    lines = [f"{units.visible(key.name, 60)}  {figure(values[key.name])}" for key in keys if values.get(key.name)]
     rest = sum(value for name, value in values.items() if name not in listed)
     if rest > 0:
         lines.append(f"other  {figure(rest)}")

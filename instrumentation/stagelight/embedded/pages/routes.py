@@ -51,6 +51,7 @@ def pages_routes(source_factory: Callable[[], Source]) -> list[BaseRoute]:
         Route("/turns/{trace_id}/spans/{span_id}", pages.span_fragment),
         Route("/traces/{trace_id}", pages.trace),
         Route("/static/{name}", _static),
+        Route("/favicon.ico", _static),  # browsers ask for it beside raw JSON, which names no icon
         Route("/{path:path}", _nowhere),
     ]
 
@@ -155,7 +156,7 @@ def _problem_page(problem: _PageError) -> Response:
 
 
 def _static(request: Request) -> Response:
-    file = FILES.get(request.path_params["name"])
+    file = FILES.get(request.path_params.get("name", "icon.svg"))
     return _nowhere(request) if file is None else Response(file.content, media_type=file.media_type, headers=_FOREVER)
 
 

@@ -38,7 +38,7 @@ def turn_bar(turn: TurnRow) -> Markup:
 def _piece(bar: StageBar, start_ns: int, length: int) -> Markup:
     left = min(max((bar.start_ns - start_ns) / length, 0.0), 1.0)
     width = min(max((bar.end_ns - bar.start_ns) / length, 0.004), 1.0 - left)
-    took = f"{bar.stage}  {units.duration(bar.end_ns - bar.start_ns)}"
+    took = f"{units.visible(bar.stage, 60)}  {units.duration(bar.end_ns - bar.start_ns)}"
     rect = svg.element(
         "rect", x=svg.percent(left), y=3, width=svg.percent(max(width, 0.0)), height=8, class_=style(bar.stage)
     )
@@ -67,7 +67,9 @@ def share_bar(turn: TurnRow) -> Markup:
         rect = svg.element(
             "rect", x=svg.percent(left), y=0, width=svg.percent(max(share, 0.0)), height=12, class_=style(stage)
         )
-        pieces.append(svg.element("g", svg.title(f"{stage}  {units.percent(share)}"), rect, class_="hit"))
+        pieces.append(
+            svg.element("g", svg.title(f"{units.visible(stage, 60)}  {units.percent(share)}"), rect, class_="hit")
+        )
         left += share
     told = ", ".join(f"{stage} {units.percent(share)}" for stage, share in shares.items())
     return svg.element(

@@ -29,7 +29,7 @@ def judge(totals: Totals, latency: Sequence[LatencyRow], errors: Sequence[ErrorR
     if not totals.turns and not totals.calls and not totals.errors and not latency:
         return State("quiet", f"Quiet: nothing arrived {chosen.words}.")
     if worst := _worst(latency):
-        return State("failing", f"{worst.key} is failing: {_failures(worst, errors, chosen.words)}.")
+        return State("failing", f"{units.visible(worst.key, 40)} is failing: {_failures(worst, errors, chosen.words)}.")
     if totals.errors:
         noun = "error" if totals.errors == 1 else "errors"
         return State("notice", f"Mostly healthy: {units.count(totals.errors)} {noun} {chosen.words}.")
@@ -51,4 +51,4 @@ def _failures(row: LatencyRow, errors: Sequence[ErrorRow], words: str) -> str:
             kinds[error.error_type] += error.count
     if not kinds:
         return text
-    return f"{text}, {'all' if len(kinds) == 1 else 'most often'} {kinds.most_common(1)[0][0]}"
+    return f"{text}, {'all' if len(kinds) == 1 else 'most often'} {units.visible(kinds.most_common(1)[0][0], 60)}"

@@ -24,6 +24,7 @@ __all__ = [
 ]
 
 _JOIN = "\u00a0"  # no-break space: between a number and its unit
+_LABEL = 500  # characters; what is cut shorter is a label
 _GROUP = "\u202f"  # narrow no-break space: between groups of decimals
 
 
@@ -109,7 +110,12 @@ def _moment(moment_ns: int) -> datetime | None:
 
 
 def visible(text: str, limit: int | None = None) -> str:
-    """Foreign text in which hidden characters are written out and lines stay lines, cut to ``limit`` characters."""
+    """Foreign text in which hidden characters are written out and lines stay lines, cut to ``limit`` characters.
+
+    A long text says how much was cut off; a label just ends with an ellipsis.
+    """
     shown = text if limit is None else text[:limit]
     safe = shown if shown.isprintable() else "\n".join(map(written.safe_text, shown.split("\n")))
-    return safe if len(shown) == len(text) else f"{safe}… ({len(text) - len(shown):,} more characters)"
+    if len(shown) == len(text):
+        return safe
+    return f"{safe}…" if len(shown) < _LABEL else f"{safe}… ({len(text) - len(shown):,} more characters)"
