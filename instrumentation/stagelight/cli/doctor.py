@@ -124,7 +124,8 @@ def _export() -> Iterator[Finding]:
 def _own_settings() -> Iterator[Finding]:
     _, problems = settings.read()
     for problem in problems:
-        yield Finding(problem.variable, "problem", problem.message, "correct or unset it; until then it has no effect")
+        found = problem.message.removeprefix(f"{problem.variable}: ")
+        yield Finding(problem.variable, "problem", found, "correct or unset it; until then it has no effect")
     refused = {problem.variable for problem in problems}
     for row in settings.ROWS:
         value = os.environ.get(row.variable, "").strip()
@@ -200,8 +201,10 @@ def _is_well(host: str, port: int) -> bool:
 
 
 def _prices() -> Iterator[Finding]:
+    known, _ = settings.read()
     try:
-        load_prices()
+        if known.prices is not None:
+            load_prices(known.prices)
     except CommandError as error:
         yield Finding("your prices", "problem", str(error), "correct the file, or unset STAGELIGHT_PRICES")
     from stagelight.cost import tables

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import difflib
 import importlib
 import os
@@ -66,7 +67,8 @@ class _Parser(argparse.ArgumentParser):
     """Reports a wrong use in one sentence that ends with the way out."""
 
     def error(self, message: str) -> NoReturn:
-        raise CommandError(f"{message}. See `{self.prog} --help`.", ExitCode.USAGE, self.prog)
+        stop = "" if message.endswith("?") else "."
+        raise CommandError(f"{message}{stop} See `{self.prog} --help`.", ExitCode.USAGE, self.prog)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -90,12 +92,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         _say(f"stagelight: {error}")
         return ExitCode.NO_SOURCE
     except BrokenPipeError:
-        # The interpreter flushes stdout once more at exit, and would report what we keep silent about.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _give_up_output()
         return ExitCode.BROKEN_PIPE
+    except OSError as error:  # a full disk, a file without rights
+        _give_up_output()
+        _say(f"stagelight: {error}")
+        return ExitCode.FAILED
     except KeyboardInterrupt:
         return ExitCode.INTERRUPTED
     return status
+
+
+def _give_up_output() -> None:
+    """Keep the interpreter, which flushes once more at exit, from failing on what could not be written."""
+    with contextlib.suppress(OSError, ValueError):  # it may be closed, or no file at all
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _dispatch(words: list[str]) -> int:

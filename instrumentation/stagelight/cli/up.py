@@ -11,7 +11,7 @@ from typing import Final
 from stagelight.cli.env import ENDPOINT, PROTOCOL
 from stagelight.cli.failures import CommandError, ExitCode, missing_extra
 from stagelight.cli.options import number_above_zero, port_number
-from stagelight.cli.output import DIM, STRONG, Cell, Screen
+from stagelight.cli.output import DIM, STRONG, Cell, Screen, hint
 from stagelight.embedded.options import (
     GRPC_PORT,
     HTTP_PORT,
@@ -104,7 +104,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         from stagelight.embedded.server import run as serve
 
-        return serve(options, lambda addresses: _announce(addresses, args, has_token=options.token is not None))
+        status = serve(options, lambda addresses: _announce(addresses, args, has_token=options.token is not None))
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("stagelight"):
             raise
@@ -121,13 +121,17 @@ def run(args: argparse.Namespace) -> int:
         ) from error
     except StoreError as error:
         raise CommandError(f"{error} (flag: --db FILE)") from error
+    hint("Stopped. Whatever was accepted is in the database.")
+    return status
 
 
 def _options(args: argparse.Namespace) -> ServerOptions:
     try:
         retention = Retention(age_s=args.retention_days * _DAY_S, size_bytes=int(args.retention_gib * _GIB))
     except ValueError as error:
-        raise CommandError(f"--retention-gib {args.retention_gib:g}: {error}", ExitCode.USAGE) from error
+        raise CommandError(
+            f"--retention-gib {args.retention_gib:g} is not accepted; accepted: 0.001 or more", ExitCode.USAGE
+        ) from error
     return ServerOptions(
         host=args.host,
         http_port=args.port,
