@@ -6,11 +6,18 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
 
-from stagelight._operations import operation_name
+from stagelight._operations import operation_name, span_name
 from stagelight.conventions import attributes as a
 from stagelight.facts import CallFacts, Cost, Identity, Partial, Priced, Request, Stage, TurnFacts, Unpriced, Usage
 
-__all__ = ["call_attributes", "ledger_attributes", "start_attributes", "turn_attributes", "turn_start_attributes"]
+__all__ = [
+    "call_attributes",
+    "ledger_attributes",
+    "start_attributes",
+    "started",
+    "turn_attributes",
+    "turn_start_attributes",
+]
 
 Attributes = dict[str, Any]
 
@@ -83,6 +90,30 @@ def start_attributes(stage: Stage, request: Request) -> Attributes:
         found[a.GEN_AI_DATA_SOURCE_ID] = request.source
     if request.name is not None:
         found[a.GEN_AI_TOOL_NAME if stage == "tool" else a.STAGELIGHT_NAME] = request.name
+    return found
+
+
+_STARTED_LIMIT = 1024
+_started: dict[tuple[Any, ...], tuple[str, Attributes]] = {}
+
+
+def started(stage: Stage, request: Request) -> tuple[str, Attributes]:
+    """Span name and start attributes of a call, from a cache: most calls of a process start alike."""
+    key = (
+        stage,
+        request.operation,
+        request.provider,
+        request.model,
+        request.server_address,
+        request.server_port,
+        request.source,
+        request.name,
+    )
+    found = _started.get(key)
+    if found is None:
+        found = span_name(stage, request), start_attributes(stage, request)
+        if len(_started) < _STARTED_LIMIT:
+            _started[key] = found
     return found
 
 

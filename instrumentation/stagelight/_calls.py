@@ -10,11 +10,11 @@ from opentelemetry import context as otel_context
 from opentelemetry.context import Context
 
 from stagelight import _clock, cost
-from stagelight._attributes import call_attributes, ledger_attributes, start_attributes
+from stagelight._attributes import call_attributes, ledger_attributes, started
 from stagelight._guard import guard, misuse, quietly
 from stagelight._ledger import record_usage
 from stagelight._lifecycle import CALL_KEY, Scope, end_span
-from stagelight._operations import OPERATIONS, PRICED_STAGES, span_name
+from stagelight._operations import OPERATIONS, PRICED_STAGES
 from stagelight._streaming import Stream
 from stagelight._turns import Turn, current_turn
 from stagelight._validation import checked_price, checked_retrieved, checked_usage
@@ -50,6 +50,7 @@ class Call(Scope):
         "_first_s",
         "_gaps",
         "_has_children",
+        "_in_flight_as",
         "_joined",
         "_last_s",
         "_longest_gap_s",
@@ -85,8 +86,10 @@ class Call(Scope):
     def _start(self) -> None:
         stage, request = self.stage, self.request
         self._turn = current_turn()
-        self._begin(span_name(stage, request), OPERATIONS[stage].kind, start_attributes(stage, request), CALL_KEY)
+        name, attributes = started(stage, request)
+        self._begin(name, OPERATIONS[stage].kind, attributes, CALL_KEY)
         runtime = self._runtime
+        self._in_flight_as = request.provider
         runtime.in_flight.change(stage, request.provider, 1)
         identity = self._identity()
         if runtime.configured and runtime.instruments.is_new(stage, request, identity):
@@ -279,8 +282,8 @@ class Call(Scope):
 
     def _record(self, end_s: float, outcome: Outcome) -> None:
         runtime = self._runtime
-        runtime.in_flight.change(self.stage, self.request.provider, -1)
         if not runtime.configured and not self.span.is_recording():
+            runtime.in_flight.change(self.stage, self._in_flight_as, -1)
             return
         response, streamed = self.response_facts, self.chunks > 0 or bool(self.request.stream)
         if outcome == "completed" and response is not None and response.length_cut:
@@ -306,6 +309,7 @@ class Call(Scope):
 
     def _hand_in(self, facts: CallFacts, end_ns: int) -> None:
         runtime, turn = self._runtime, self._turn
+        runtime.in_flight.change(facts.stage, self._in_flight_as, -1)
         upstream_cost = runtime.settings.cost_names == "upstream"
         attributes = call_attributes(facts, self._identity(), upstream_cost=upstream_cost)
         end_span(self.span, end_ns, attributes, facts.error_type)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from opentelemetry import context as otel_context
 from opentelemetry.context import Context
-from opentelemetry.trace import Span, SpanKind, Status, StatusCode, set_span_in_context
+from opentelemetry.trace import INVALID_SPAN, Span, SpanKind, Status, StatusCode, set_span_in_context
 
 from stagelight import _clock, _runtime
 from stagelight._guard import guard
@@ -30,6 +30,9 @@ __all__ = ["CALL_KEY", "TURN_KEY", "Attachment", "Scope", "end_span", "error_typ
 CALL_KEY = otel_context.create_key("stagelight.call")
 TURN_KEY = otel_context.create_key("stagelight.turn")
 """Where the innermost call and turn stand in a context."""
+
+(_SPAN_KEY,) = set_span_in_context(INVALID_SPAN, Context())
+"""Where OpenTelemetry keeps the current span in a context."""
 
 NANOSECONDS = 1_000_000_000
 
@@ -119,7 +122,7 @@ class Scope(ABC):
         self._runtime = runtime = _runtime.current()
         self.start_ns = _clock.wall_ns()
         self.span = runtime.tracer.start_span(name, before, kind, attributes, start_time=self.start_ns)
-        self.context = otel_context.set_value(key, self, set_span_in_context(self.span, before))
+        self.context = Context({**before, _SPAN_KEY: self.span, key: self})  # one copy instead of two
         self.start_s = _clock.seconds()
         self._started = True
 

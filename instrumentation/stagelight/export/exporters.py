@@ -70,7 +70,8 @@ def _grpc_spans() -> SpanExporter:
 
     class Spans(OTLPSpanExporter):
         def _translate_data(self, data: Sequence[ReadableSpan]) -> ExportTraceServiceRequest:
-            return ExportTraceServiceRequest.FromString(spans_request(data))
+            request: ExportTraceServiceRequest = ExportTraceServiceRequest.FromString(spans_request(data))
+            return request
 
     return Spans()
 
@@ -80,6 +81,7 @@ def _grpc_logs() -> LogRecordExporter:
 
     class Logs(OTLPLogExporter):
         def _translate_data(self, data: Sequence[ReadableLogRecord]) -> ExportLogsServiceRequest:
-            return ExportLogsServiceRequest.FromString(logs_request(data))
+            request: ExportLogsServiceRequest = ExportLogsServiceRequest.FromString(logs_request(data))
+            return request
 
     return Logs()

@@ -72,6 +72,18 @@ def _text_pair(key: str, value: str) -> bytes:
     return _pair(key, _text(0x0A, value))
 
 
+@lru_cache(maxsize=1024)
+def _double_head(key: str) -> bytes:
+    """All of a pair but the eight bytes of its double."""
+    return _pair(key, b"\x21" + bytes(8))[:-8]
+
+
+@lru_cache(maxsize=1024)
+def _small_int_head(key: str) -> bytes:
+    """All of a pair but the one byte of its integer below 128."""
+    return _pair(key, b"\x18\x00")[:-1]
+
+
 def _pair(key: str, any_value: bytes) -> bytes:
     return _field(0x4A, _key(key) + _field(0x12, any_value))
 
@@ -89,8 +101,17 @@ def _value(value: Any) -> bytes:
     if kind is float:
         return b"\x21" + _DOUBLE(value)
     if kind is tuple:
-        return _field(0x2A, b"".join([_field(0x0A, _value(one)) for one in value]))
+        return _texts(value) if len(value) == 1 and type(value[0]) is str else _array(value)
     raise _Rare
+
+
+def _array(values: tuple[Any, ...]) -> bytes:
+    return _field(0x2A, b"".join([_field(0x0A, _value(one)) for one in values]))
+
+
+@lru_cache(maxsize=256)
+def _texts(values: tuple[str, ...]) -> bytes:
+    return _array(values)
 
 
 def _attributes(attributes: Mapping[str, Any], tag: int) -> bytes:
@@ -98,8 +119,13 @@ def _attributes(attributes: Mapping[str, Any], tag: int) -> bytes:
     parts = []
     # The SDK's containers are slow to iterate; their copy is a plain dict.
     for key, value in attributes.copy().items():  # type: ignore[attr-defined]
-        if type(value) is str and len(value) <= _MAX_CACHED_TEXT:
+        kind = type(value)
+        if kind is str and len(value) <= _MAX_CACHED_TEXT:
             parts.append(_text_pair(key, value))
+        elif kind is float:
+            parts.append(_double_head(key) + _DOUBLE(value))
+        elif kind is int and 0 <= value < 0x80:
+            parts.append(_small_int_head(key) + _BYTE[value])
         else:
             parts.append(_pair(key, _value(value)))
     if tag != 0x4A:
