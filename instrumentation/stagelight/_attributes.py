@@ -13,7 +13,6 @@ from stagelight.facts import CallFacts, Cost, Identity, Partial, Priced, Request
 __all__ = [
     "call_attributes",
     "ledger_attributes",
-    "start_attributes",
     "started",
     "turn_attributes",
     "turn_start_attributes",

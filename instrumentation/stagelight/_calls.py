@@ -81,7 +81,7 @@ class Call(Scope):
         self._gaps: list[float] = []
         self._seen_content = False
         self.watched = False
-        """An integration counts the chunks, where the client makes them: ``stream`` around them must not do it again."""
+        """An integration counts the chunks where the client makes them; ``stream`` around them must not do it too."""
 
     def _start(self) -> None:
         stage, request = self.stage, self.request
@@ -194,7 +194,7 @@ class Call(Scope):
         self,
         *,
         model: str | None = None,
-        id: str | None = None,
+        id: str | None = None,  # noqa: A002 - the conventions' word
         finish_reasons: Sequence[str] | None = None,
     ) -> None:
         """Give what came back: the model that answered, the provider's id, why it stopped."""
