@@ -12,7 +12,7 @@ from stagelight._streaming import StreamEnd
 from stagelight.facts import Outcome, Request, Response, Stage
 from stagelight.integrations._instrumentor import Wrapper
 
-__all__ = ["Observation", "Observed", "around", "around_async"]
+__all__ = ["Begin", "Observation", "Observed", "around", "around_async"]
 
 
 class Observed:

@@ -1,0 +1,87 @@
+"""A database client's call: the stage it serves, and inside it the span that OpenTelemetry asks of such a client."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from opentelemetry import context as otel_context
+from opentelemetry.trace import SpanKind
+
+from stagelight._lifecycle import Attachment, Scope, end_span
+from stagelight.conventions import attributes as a
+from stagelight.facts import Outcome, Request, Response, Stage
+from stagelight.integrations._engine import Observed
+from stagelight.integrations._reading import part
+
+__all__ = ["DatabaseCall"]
+
+_KEY = otel_context.create_key("stagelight.integrations.database")
+
+
+class _DatabaseSpan(Scope):
+    """``{db.operation.name} {collection}``, kind CLIENT."""
+
+    __slots__ = ("_request", "_status_code")
+
+    def __init__(self, request: Request) -> None:
+        super().__init__()
+        self._request = request
+        self._status_code: str | None = None
+
+    def _start(self) -> None:
+        request = self._request
+        collection = request.source or request.name
+        attributes = {
+            a.DB_SYSTEM_NAME: request.db_system,
+            a.DB_OPERATION_NAME: request.db_operation,
+            a.DB_COLLECTION_NAME: collection,
+            a.SERVER_ADDRESS: request.server_address,
+            a.SERVER_PORT: request.server_port,
+        }
+        name = " ".join(filter(None, (request.db_operation, collection))).encode("utf-8", "replace").decode()
+        known = {key: value for key, value in attributes.items() if value is not None}
+        self._begin(name, SpanKind.CLIENT, known, _KEY)
+
+    def fail(self, error: BaseException) -> None:
+        """End with what the client raised, and the server's status if it answered."""
+        status = part(error, "status_code")
+        self._status_code = str(status) if isinstance(status, int) else None
+        super().fail(error)
+
+    def _record(self, end_s: float, outcome: Outcome) -> None:
+        del outcome
+        told = {a.ERROR_TYPE: self._error_type, a.DB_RESPONSE_STATUS_CODE: self._status_code}
+        known = {key: value for key, value in told.items() if value is not None}
+        self._runtime.handover.put(partial(end_span, self.span, self.end_ns(end_s), known, self._error_type))
+
+
+class DatabaseCall:
+    """One call of a database client.
+
+    Args:
+        stage: ``retrieval`` or ``store``.
+        request: what was asked; ``db_system`` and ``db_operation`` are set.
+        response: the client's result -> what came back.
+    """
+
+    __slots__ = ("_observed", "_response", "_span")
+
+    def __init__(self, stage: Stage, request: Request, response: Callable[[Any], Response | None]) -> None:
+        self._observed = Observed(stage, request)
+        self._response = response
+        with self._observed.call.active():
+            self._span = _DatabaseSpan(request).start()
+
+    def active(self) -> Attachment:
+        return self._span.active()
+
+    def returned(self, result: Any) -> None:
+        self._span.end()
+        self._observed.absorb(self._response(result))
+        self._observed.end()
+
+    def failed(self, error: BaseException) -> None:
+        self._span.fail(error)
+        self._observed.fail(error)
