@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import http.client
 import json
 import shutil
-import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -16,8 +14,8 @@ from typing import Any
 
 import pytest
 from browser.traffic import SECOND, Traffic, Turn, add_many_spans, add_strange_turn, add_turn, day
-from stagelight.embedded.options import Addresses, ServerOptions
-from stagelight.embedded.server import serve
+from receiving import options
+from stagelight.embedded.background import EmbeddedServer
 
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = (
@@ -53,33 +51,8 @@ class Running:
 @contextlib.contextmanager
 def running(folder: Path) -> Iterator[Running]:
     """The embedded server on free ports, in a thread of its own."""
-    ready: list[Addresses] = []
-    started = threading.Event()
-    stopping: list[Callable[[], object]] = []
-
-    async def main() -> None:
-        stop = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        stopping.append(lambda: loop.call_soon_threadsafe(stop.set))
-
-        def on_ready(addresses: Addresses) -> None:
-            ready.append(addresses)
-            started.set()
-
-        try:
-            await serve(ServerOptions(http_port=0, grpc_port=0, database=folder / "store.db"), stop, on_ready)
-        finally:
-            started.set()
-
-    thread = threading.Thread(target=asyncio.run, args=(main(),))
-    thread.start()
-    try:
-        assert started.wait(20)
-        assert ready, "the server did not start"
-        yield Running(f"http://{ready[0].host}:{ready[0].http_port}")
-    finally:
-        stopping[0]()
-        thread.join(20)
+    with EmbeddedServer(options(folder)) as server:
+        yield Running(server.addresses.http_url)
 
 
 @pytest.fixture(scope="session")
@@ -194,12 +167,12 @@ def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     driver_path = shutil.which("chromedriver")
     if binary is None or driver_path is None:
         pytest.skip("browser tests need the programs chromium and chromedriver on PATH")
-    options = webdriver.ChromeOptions()
-    options.binary_location = binary
+    settings = webdriver.ChromeOptions()
+    settings.binary_location = binary
     for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options=options, service=Service(driver_path))
+        settings.add_argument(flag)
+    settings.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    driver = webdriver.Chrome(options=settings, service=Service(driver_path))
     driver.set_page_load_timeout(30)
     try:
         yield driver

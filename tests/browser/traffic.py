@@ -10,29 +10,16 @@ from typing import Any
 
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-from opentelemetry.proto.common.v1.common_pb2 import AnyValue, ArrayValue
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 from stagelight.conventions import attributes as names
 from stagelight.conventions import events
+from stored import any_value
 
 MS = 1_000_000
 SECOND = 1_000_000_000
 CHAT_INPUT_RATE, CHAT_CACHED_RATE, CHAT_OUTPUT_RATE = Decimal("0.15"), Decimal("0.075"), Decimal("0.60")
 SPEECH_RATE, EMBEDDING_RATE = Decimal(15), Decimal("0.02")
 MILLION = Decimal(1_000_000)
-
-
-def value(given: Any) -> AnyValue:
-    """An attribute's value in OTLP."""
-    if isinstance(given, bool):
-        return AnyValue(bool_value=given)
-    if isinstance(given, int):
-        return AnyValue(int_value=given)
-    if isinstance(given, float):
-        return AnyValue(double_value=given)
-    if isinstance(given, list | tuple):
-        return AnyValue(array_value=ArrayValue(values=[value(item) for item in given]))
-    return AnyValue(string_value=given)
 
 
 @dataclass
@@ -49,7 +36,7 @@ class Traffic:
         resource_spans = self.traces.resource_spans.add()
         resource_logs = self.logs.resource_logs.add()
         for resource in (resource_spans.resource, resource_logs.resource):
-            resource.attributes.add(key=names.SERVICE_NAME, value=value(self.service))
+            resource.attributes.add(key=names.SERVICE_NAME, value=any_value(self.service))
         self._spans = resource_spans.scope_spans.add()
         self._spans.scope.name = "stagelight"
         self._logs = resource_logs.scope_logs.add()
@@ -86,7 +73,7 @@ class Traffic:
             given[names.ERROR_TYPE] = error
             span.status.code = Status.STATUS_CODE_ERROR
         for key, item in given.items():
-            span.attributes.add(key=key, value=value(item))
+            span.attributes.add(key=key, value=any_value(item))
         return span_id
 
     def log(
@@ -106,7 +93,7 @@ class Traffic:
         )
         given = {names.STAGELIGHT_RECORD_KIND: "usage", **attributes}
         for key, item in given.items():
-            record.attributes.add(key=key, value=value(item))
+            record.attributes.add(key=key, value=any_value(item))
 
     def call(
         self,
@@ -365,7 +352,7 @@ def add_strange_turn(traffic: Traffic, start_ns: int) -> bytes:
         names.STAGELIGHT_COST_REASON: every,
         names.STAGELIGHT_RETRIEVAL_METRIC: every,
         names.STAGELIGHT_RETRIEVAL_TOP_SCORE: 0.5,
-        names.GEN_AI_RESPONSE_TIME_TO_FIRST_CHUNK: float("inf"),
+        names.GEN_AI_RESPONSE_TIME_TO_FIRST_CHUNK: 1e18,
         names.GEN_AI_USAGE_INPUT_TOKENS: -5,
         names.GEN_AI_RESPONSE_FINISH_REASONS: list(HOSTILE),
         **hostile,

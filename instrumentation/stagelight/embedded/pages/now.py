@@ -175,7 +175,7 @@ def _figures(
             "Turns",
             units.count(totals.turns),
             "",
-            f"{units.count(totals.calls)} billable calls",
+            units.counted(totals.calls, "billable call"),
             charts.sparkline(series("turns", lambda bucket: bucket.values.get("turns", 0.0))),
             f"{here}#turns",
         ),
@@ -183,7 +183,7 @@ def _figures(
             "Errors",
             units.count(totals.errors),
             "",
-            f"{units.count(totals.failed_turns)} failed turns",
+            units.counted(totals.failed_turns, "failed turn"),
             charts.sparkline(series("errors", lambda bucket: bucket.values.get("errors", 0.0))),
             f"{here}#errors",
         ),
@@ -200,9 +200,9 @@ def _figures(
 
 def _spend_note(totals: Totals, per_turn: str | None) -> str:
     if totals.unpriced:
-        return f"without {units.count(totals.unpriced)} unpriced calls"
+        return f"without {units.counted(totals.unpriced, 'unpriced call')}"
     if totals.partial:
-        return f"at least: {units.count(totals.partial)} calls partly priced"
+        return f"at least: {units.counted(totals.partial, 'call')} partly priced"
     return f"{per_turn} USD per turn" if per_turn else "no turn yet"
 
 
@@ -210,7 +210,7 @@ def _model_rows(rows: Sequence[CostRow]) -> Iterator[ModelRow]:
     for rank, row in enumerate(rows[:LISTED_MODELS], start=1):
         yield _model_row([row], row.key, f"m-{rank}")
     if rest := rows[LISTED_MODELS:]:
-        yield _model_row(rest, f"{units.count(len(rest))} more models", "rest")
+        yield _model_row(rest, units.counted(len(rest), "more model"), "rest")
 
 
 def _model_row(rows: Sequence[CostRow], name: str, style: str) -> ModelRow:

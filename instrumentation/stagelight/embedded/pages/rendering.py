@@ -44,7 +44,18 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         auto_reload=False,
     )
-    for name in ("ago", "bytes_size", "count", "duration", "exact_money", "exact_time", "iso_time", "money", "percent"):
+    for name in (
+        "ago",
+        "bytes_size",
+        "count",
+        "counted",
+        "duration",
+        "exact_money",
+        "exact_time",
+        "iso_time",
+        "money",
+        "percent",
+    ):
         environment.filters[name] = getattr(units, name)
     environment.filters |= {"seconds": units.seconds, "visible": units.visible}
     environment.globals.update(

@@ -31,8 +31,7 @@ def judge(totals: Totals, latency: Sequence[LatencyRow], errors: Sequence[ErrorR
     if worst := _worst(latency):
         return State("failing", f"{units.visible(worst.key, 40)} is failing: {_failures(worst, errors, chosen.words)}.")
     if totals.errors:
-        noun = "error" if totals.errors == 1 else "errors"
-        return State("notice", f"Mostly healthy: {units.count(totals.errors)} {noun} {chosen.words}.")
+        return State("notice", f"Mostly healthy: {units.counted(totals.errors, 'error')} {chosen.words}.")
     return State("healthy", "All stages healthy.")
 
 

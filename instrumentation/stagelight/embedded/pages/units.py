@@ -13,6 +13,7 @@ __all__ = [
     "axis_seconds",
     "bytes_size",
     "count",
+    "counted",
     "duration",
     "exact_money",
     "exact_time",
@@ -65,6 +66,11 @@ def axis_seconds(length_s: float) -> str:
 def seconds(length_s: float | None) -> str:
     """Length of time given in seconds: ``412 ms``, ``1.24 s``."""
     return written.duration(length_s).replace(" ", _JOIN)
+
+
+def counted(number: int, noun: str, nouns: str = "") -> str:
+    """Number with its noun: ``1 turn``, ``1,204 turns``; ``nouns`` where the plural does not just end in s."""
+    return f"{count(number)}{_JOIN}{noun if number == 1 else nouns or noun + 's'}"
 
 
 def duration(length_ns: int | None) -> str:
