@@ -105,9 +105,9 @@ class Assistant:
 
 
 def read_sections(folder: Path) -> list[str]:
-    """Return the sections of all pages of a folder; a section begins at a heading."""
+    """Return the sections of all pages of a folder: their headings and texts."""
     pages = [page.read_text(encoding="utf-8") for page in sorted(folder.glob("*.md"))]
-    return [section.strip() for page in pages for section in re.split(r"\n(?=## )", page)]
+    return [section.strip() for page in pages for section in re.split(r"^## ", page, flags=re.MULTILINE)[1:]]
 
 
 @asynccontextmanager
