@@ -10,6 +10,8 @@ __all__ = ["Batch", "Group", "PointGroup", "Resource", "WriteResult"]
 
 Row = tuple[Any, ...]
 
+_ROW_BYTES = 400  # ids, numbers and short texts of one row
+
 
 class Resource(NamedTuple):
     """The program that sent a signal."""
@@ -42,7 +44,7 @@ class Batch:
     """One request as rows, ready to be written in one piece."""
 
     size_bytes: int = 0
-    """What it weighs in the queue: the size of the encoded request."""
+    """What it weighs in the queue, about."""
     spans: list[Group] = field(default_factory=list)
     logs: list[Group] = field(default_factory=list)
     usage: list[Group] = field(default_factory=list)
@@ -51,6 +53,10 @@ class Batch:
     """Malformed spans, log records or data points left out: OTLP's ``rejected_*`` of a partial success."""
     reason: str = ""
     """Why the first of them was rejected."""
+
+    def weigh(self, rows: Sequence[Row], texts: int) -> None:
+        """Add the weight of rows, whose long texts (or None) are the columns from ``texts`` on."""
+        self.size_bytes += _ROW_BYTES * len(rows) + sum(len(text) for row in rows for text in row[texts:] if text)
 
     def reject(self, reason: str, count: int = 1) -> None:
         """Count malformed items; the first reason is kept."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import orjson
@@ -18,7 +18,7 @@ __all__ = [
     "MAX_PROMOTED_CHARACTERS",
     "MAX_TIME_NS",
     "MalformedError",
-    "Slots",
+    "Plans",
     "check_text",
     "decode",
     "fill",
@@ -29,9 +29,6 @@ __all__ = [
     "scope_of",
 ]
 
-Slots = Mapping[str, tuple[int, type]]
-"""Attribute -> position in a row and the type it must have to go there."""
-
 MAX_ATTRIBUTE_CHARACTERS: Final = 1 << 20
 """Longest value of one attribute, body or name; an item with a longer one is rejected."""
 MAX_PROMOTED_CHARACTERS: Final = 512
@@ -40,9 +37,7 @@ MAX_TIME_NS: Final = (1 << 63) - 1
 
 _UNKNOWN_SERVICE = "unknown_service"  # what the OpenTelemetry SDKs send for a program without a name
 
-# Which member of the AnyValue union a key had last time: asking for it first spares the slow WhichOneof.
-_fields: dict[str, str] = {}
-_MAX_FIELDS = 4096
+_MAX_PLANS = 4096
 _SCALARS = frozenset({"string_value", "int_value", "double_value", "bool_value"})
 
 
@@ -80,8 +75,29 @@ def decode(attributes: Iterable[KeyValue]) -> dict[str, Any]:
     return {item.key: plain(item.value) for item in attributes}
 
 
-def fill(row: list[Any], attributes: Iterable[KeyValue], slots: Slots) -> str:
-    """Put the attributes that have a slot into the row; the rest as JSON text. The hot loop of the store.
+class Plans(dict[str, tuple[str, int, type | None]]):
+    """Attribute -> the member of the ``AnyValue`` union it had last time, its position in a row, and its column's type.
+
+    Asking for the member a key usually has spares the slow ``WhichOneof``. Bounded: keys are what senders say.
+    """
+
+    def __init__(self, columns: Sequence[str], promoted: Mapping[str, tuple[str, type]]) -> None:
+        super().__init__()
+        self._slots = {key: (columns.index(column), kind) for key, (column, kind) in promoted.items()}
+
+    def __missing__(self, key: str) -> tuple[str, int, type | None]:
+        return self.note(key, "string_value")
+
+    def note(self, key: str, field: str) -> tuple[str, int, type | None]:
+        """Remember the member that a key has now."""
+        if len(self) >= _MAX_PLANS:
+            self.clear()
+        plan = self[key] = (field, *self._slots.get(key, (0, None)))
+        return plan
+
+
+def fill(row: list[Any], attributes: Iterable[KeyValue], plans: Plans) -> str:
+    """Put the attributes that have a column into the row; the rest as JSON text. The hot loop of the store.
 
     Raises:
         MalformedError: a value is not a finite number, or too long.
@@ -90,33 +106,25 @@ def fill(row: list[Any], attributes: Iterable[KeyValue], slots: Slots) -> str:
     for item in attributes:
         key = item.key
         value = item.value
-        field = _fields.get(key, "string_value")
+        field, position, kind = plans[key]
         content = getattr(value, field)
         if not content:  # another member of the union, or the empty value of this one
             content = plain(value)
-            field = value.WhichOneof("value") or "string_value"
-            if field in _SCALARS:
-                _remember(key, field)
+            other = value.WhichOneof("value")
+            if other != field and other in _SCALARS:
+                plans.note(key, other)
         elif content.__class__ is float and content - content:  # only infinities and NaN differ from themselves
             raise MalformedError("an attribute is not a finite number")
-        slot = slots.get(key)
-        if slot is not None and content.__class__ is slot[1] and _is_short(content):
-            row[slot[0]] = content
-        elif slot is not None and slot[1] is float and content.__class__ is int:
-            row[slot[0]] = float(content)
-        else:
+        if content.__class__ is not kind:
+            if kind is float and content.__class__ is int:
+                row[position] = float(content)
+            else:
+                rest[key] = content
+        elif kind is str and len(content) > MAX_PROMOTED_CHARACTERS:
             rest[key] = content
+        else:
+            row[position] = content
     return json_text(rest)
-
-
-def _is_short(content: Any) -> bool:
-    return content.__class__ is not str or len(content) <= MAX_PROMOTED_CHARACTERS
-
-
-def _remember(key: str, field: str) -> None:
-    if len(_fields) >= _MAX_FIELDS:
-        _fields.clear()
-    _fields[key] = field
 
 
 def json_text(attributes: Mapping[str, Any]) -> str:

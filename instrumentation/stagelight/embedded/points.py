@@ -32,12 +32,13 @@ _TEMPORALITY: Final = {
     AggregationTemporality.AGGREGATION_TEMPORALITY_CUMULATIVE: "cumulative",
 }
 _NO_VALUE: Final = DataPointFlags.DATA_POINT_FLAGS_NO_RECORDED_VALUE_MASK
+_DETAIL: Final = 4
 _MAX_COUNT: Final = (1 << 63) - 1
 
 
 def metrics_batch(request: ExportMetricsServiceRequest) -> Batch:
     """Rows of a metrics export request; ``Batch.rejected`` counts data points that cannot be stored."""
-    batch = Batch(size_bytes=request.ByteSize())
+    batch = Batch()
     for resource_metrics in request.resource_metrics:
         try:
             resource = resource_of(resource_metrics.resource)
@@ -65,6 +66,7 @@ def _groups(batch: Batch, resource: Resource, scope: str, metric: Metric) -> Ite
         except MalformedError as error:
             batch.reject(str(error))
         else:
+            batch.weigh((row,), _DETAIL)
             yield PointGroup(resource, scope, series, (row,))
 
 

@@ -111,8 +111,9 @@ CREATE TABLE spans (
 CREATE INDEX spans_time ON spans (start_ns, stage, model, duration_ns, first_chunk_s, first_token_s, failed);
 CREATE INDEX spans_entry ON spans (start_ns) WHERE entry = 1;
 CREATE INDEX spans_failed ON spans (start_ns) WHERE failed = 1;
-CREATE INDEX spans_turn ON spans (trace_id, start_ns) WHERE stage = 'turn';
-CREATE INDEX spans_turn_time ON spans (start_ns, duration_ns, failed) WHERE stage = 'turn';
+CREATE INDEX spans_turn ON spans (trace_id, start_ns, stage) WHERE stage = 'turn';
+CREATE INDEX spans_turn_time ON spans (start_ns, failed, first_token_s, trace_id, parent_id, duration_ns, stage)
+  WHERE stage = 'turn';
 
 CREATE TABLE logs (
   id INTEGER PRIMARY KEY,

@@ -68,6 +68,8 @@ def open_writable(path: Path, *, synchronous: Synchronous = "NORMAL") -> sqlite3
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         connection.execute(f"PRAGMA journal_size_limit = {64 << 20}")
         connection.execute("PRAGMA cache_size = -16384")
+        # 16 MiB of log between two checkpoints: random pages of the index by ids are then written once, not many times.
+        connection.execute("PRAGMA wal_autocheckpoint = 4000")
         migrate(connection, version)
     except sqlite3.Error as error:
         connection.close()

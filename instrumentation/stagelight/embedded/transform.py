@@ -18,7 +18,7 @@ from stagelight.embedded.batch import Batch, Group, Resource, Row
 from stagelight.embedded.decoding import (
     MAX_TIME_NS,
     MalformedError,
-    Slots,
+    Plans,
     check_text,
     decode,
     fill,
@@ -29,14 +29,13 @@ from stagelight.embedded.decoding import (
     scope_of,
 )
 from stagelight.embedded.points import metrics_batch
-from stagelight.embedded.schema import PROMOTED_SPAN, PROMOTED_USAGE, SPAN_COLUMNS, USAGE_COLUMNS
+from stagelight.embedded.schema import LOG_COLUMNS, PROMOTED_SPAN, PROMOTED_USAGE, SPAN_COLUMNS, USAGE_COLUMNS
 
 __all__ = ["logs_batch", "metrics_batch", "traces_batch"]
 
-_SPAN_SLOTS: Final[Slots] = {
-    attribute: (SPAN_COLUMNS.index(column), kind) for attribute, (column, kind) in PROMOTED_SPAN.items()
-}
+_SPAN_PLANS: Final = Plans(SPAN_COLUMNS, PROMOTED_SPAN)
 _SPAN_FACTS: Final = (None,) * len(PROMOTED_SPAN)
+_TEXTS: Final = SPAN_COLUMNS.index("status_message")
 _FAILED: Final = SPAN_COLUMNS.index("failed")
 _ERROR_TYPE: Final = SPAN_COLUMNS.index("error_type")
 _ERROR: Final = Status.STATUS_CODE_ERROR
@@ -45,13 +44,13 @@ _NO_TRACE: Final = bytes(16)
 _NO_SPAN: Final = bytes(8)
 
 _USAGE: Final = {column: position for position, column in enumerate(USAGE_COLUMNS)}
-_USAGE_SLOTS: Final[Slots] = {attribute: (_USAGE[column], kind) for attribute, (column, kind) in PROMOTED_USAGE.items()}
+_USAGE_PLANS: Final = Plans(USAGE_COLUMNS, PROMOTED_USAGE)
 _PRICED: Final = frozenset({"exact", "estimated", "partial"})
 
 
 def traces_batch(request: ExportTraceServiceRequest) -> Batch:
     """Rows of a trace export request; ``Batch.rejected`` counts spans that cannot be stored."""
-    batch = Batch(size_bytes=request.ByteSize())
+    batch = Batch()
     for resource_spans in request.resource_spans:
         try:
             resource = resource_of(resource_spans.resource)
@@ -68,6 +67,7 @@ def traces_batch(request: ExportTraceServiceRequest) -> Batch:
                     batch.reject(str(error))
             if rows:
                 batch.spans.append(Group(resource, scope, rows))
+                batch.weigh(rows, _TEXTS)
     return batch
 
 
@@ -94,7 +94,7 @@ def _span_row(span: Span) -> Row:
         1 if parent_id is None or span.flags & _REMOTE_PARENT == _REMOTE_PARENT else 0,
         *_SPAN_FACTS,
     ]  # fmt: skip
-    attributes = fill(row, span.attributes, _SPAN_SLOTS)
+    attributes = fill(row, span.attributes, _SPAN_PLANS)
     if status == _ERROR or row[_ERROR_TYPE] is not None:
         row[_FAILED] = 1
     row += (
@@ -138,7 +138,7 @@ def logs_batch(request: ExportLogsServiceRequest, *, received_ns: int | None = N
         received_ns: time of records that carry none; now by default. Such records are not recognised when sent again.
     """
     received_ns = time.time_ns() if received_ns is None else received_ns
-    batch = Batch(size_bytes=request.ByteSize())
+    batch = Batch()
     for resource_logs in request.resource_logs:
         try:
             resource = resource_of(resource_logs.resource)
@@ -159,8 +159,10 @@ def logs_batch(request: ExportLogsServiceRequest, *, received_ns: int | None = N
                     batch.reject(str(error))
             if logs:
                 batch.logs.append(Group(resource, scope, logs))
+                batch.weigh(logs, LOG_COLUMNS.index("body"))
             if usage:
                 batch.usage.append(Group(resource, scope, usage))
+                batch.weigh(usage, _USAGE["attributes"])
     return batch
 
 
@@ -178,7 +180,7 @@ def _log_row(record: LogRecord, resource: Resource, scope: str, received_ns: int
 
 def _usage_row(record: LogRecord, resource: Resource, scope: str, received_ns: int) -> Row:
     row: list[Any] = [*_identity(record, resource, scope, received_ns), *_ids(record), *(None,) * len(PROMOTED_USAGE)]
-    attributes = fill(row, record.attributes, _USAGE_SLOTS)
+    attributes = fill(row, record.attributes, _USAGE_PLANS)
     amount = row[_USAGE["cost"]]
     if row[_USAGE["cost_status"]] in _PRICED and amount is not None:
         if row[_USAGE["currency"]] in {None, "USD"}:
