@@ -34,8 +34,9 @@ def draw(screen: Screen, trace: Trace, *, utc: bool, limit: int) -> None:
 
 
 def _describe(screen: Screen, turn: TurnRow, *, utc: bool) -> None:
-    outcome = Cell(f"{turn.outcome or UNKNOWN} {turn.error_type or ''}".rstrip(), BAD if turn.error_type else "")
-    screen.line(Cell(turn.name, STRONG), "  ", outcome, f"  {clock(turn.start_ns, utc)}  {turn.service}")
+    outcome = turn.outcome or UNKNOWN
+    ended = Cell(f"{outcome}: {turn.error_type}", BAD) if turn.error_type else Cell(outcome)
+    screen.line(Cell(turn.name, STRONG), "  ", ended, f"  {clock(turn.start_ns, utc)}  {turn.service}")
     figures = [f"took {duration(turn.duration_ns / 1e9)}"]
     if turn.time_to_first_token_s is not None:
         figures.append(f"first token after {duration(turn.time_to_first_token_s)}")
