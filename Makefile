@@ -1,0 +1,45 @@
+# `make help` lists the verbs.
+.DEFAULT_GOAL := help
+SHELL := /bin/sh
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PYTHON ?= $(shell for python in python3.13 python3.12 python3.11 python3 python; do \
+	"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$python"; break; }; done)
+
+.PHONY: help demo test check generate bench clean
+
+help: ## list the verbs
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(STAMP) ## see it work: forty questions to an example application, measured and priced
+	@$(BIN)/stagelight demo $(ARGS)
+
+test: $(STAMP) ## run the tests, with branch coverage
+	@STAGELIGHT_STRICT=1 $(BIN)/python -m pytest --cov --cov-report=term:skip-covered $(ARGS)
+
+check: $(STAMP) ## lint, formatting, types, and generated files
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@MYPYPATH=instrumentation $(BIN)/mypy
+	@$(BIN)/python -m stagelight.conventions.generate --check
+
+generate: $(STAMP) ## write constants and docs/conventions.md from the registry
+	@$(BIN)/python -m stagelight.conventions.generate
+
+bench: $(STAMP) ## measure overhead, prices, import, exit and the embedded server
+	@for benchmark in overhead pricing import_time exit_time labels embedded; do \
+		echo "== $$benchmark"; $(BIN)/python benchmarks/$$benchmark.py || exit 1; done
+
+clean: ## remove everything that was made here
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage build dist
+
+# Installed once, and again only when the dependencies change: the second run needs no network.
+$(STAMP): pyproject.toml
+	@test -n "$(PYTHON)" || { echo "Stagelight needs Python 3.11 or newer: install it, or name it with make PYTHON=/path/to/python." >&2; exit 1; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { echo "$(PYTHON) is not Python 3.11 or newer: name another with make PYTHON=/path/to/python." >&2; exit 1; }
+	@echo "Installing into $(VENV) (once) ..."
+	@test -x $(BIN)/python || "$(PYTHON)" -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[demo,all]' --group dev
+	@touch $@
