@@ -46,7 +46,7 @@ def test_help_comes_without_heavy_imports() -> None:
 def test_every_command_explains_itself_with_examples(verb: str, run: Run) -> None:
     """Help says what the command does, describes every flag, and shows it in use."""
     result = run(verb, "--help")
-    parser = build_parser(verb, importlib.import_module(f"stagelight.cli.{verb}"))  # type: ignore[arg-type]
+    parser = build_parser(verb, importlib.import_module(f"stagelight.cli.{verb}"))
 
     assert (result.status, result.err) == (0, "")
     assert f"\nExamples:\n  {'eval' if verb == 'env' else 'stagelight'}" in result.out

@@ -112,8 +112,10 @@ def test_up_needs_a_token_to_be_reached_from_elsewhere(run: Run, tmp_path: Path)
 
 def test_a_missing_extra_is_one_sentence() -> None:
     """Without the server's packages `up` names the command that installs them."""
-    script = "import sys; sys.modules['orjson'] = None; from stagelight.cli import main; sys.exit(main(['up', '--port', '0']))"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=30, check=False)
+    script = "import sys; sys.modules['orjson'] = None; from stagelight.cli import main; sys.exit(main(sys.argv[1:]))"
+    done = subprocess.run(
+        [sys.executable, "-c", script, "up", "--port", "0"], capture_output=True, text=True, timeout=30, check=False
+    )
 
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == "stagelight: `stagelight up` needs the extra 'server': pip install 'stagelight[server]'\n"
