@@ -90,9 +90,7 @@ class HandWritten:
             "gen_ai.provider.name": "openai",
             "gen_ai.request.model": "tts-1",
         }
-        with self.tracer.start_as_current_span(
-            "text_to_speech tts-1", kind=SpanKind.CLIENT, attributes=labels
-        ) as span:
+        with self.tracer.start_as_current_span("text_to_speech tts-1", kind=SpanKind.CLIENT, attributes=labels) as span:
             self._consume(labels, span)
             span.set_attribute("voice", "coral")
             span.set_attribute("format", "wav")

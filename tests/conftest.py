@@ -1,11 +1,11 @@
-"""All tests run strict: misuse and our own failures raise instead of being logged once."""
+"""All tests run strict: misuse and our own failures raise. In CI a skipped test is a failure."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
-
 from stagelight import _guard
 
 
@@ -15,3 +15,12 @@ def strict() -> Iterator[None]:
     _guard.set_strict(True)
     yield
     _guard.set_strict(True)
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Fail the run when CI skipped a test: CI has everything that any test needs."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    skipped = reporter.stats.get("skipped", []) if reporter is not None else []
+    if os.environ.get("STAGELIGHT_CI") and skipped and exitstatus == pytest.ExitCode.OK:
+        reporter.write_line(f"{len(skipped)} tests were skipped; in CI all of them must run", red=True)
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
