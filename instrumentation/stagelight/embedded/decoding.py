@@ -107,7 +107,7 @@ def fill(row: list[Any], attributes: Iterable[KeyValue], plans: Plans) -> str:
         key = item.key
         value = item.value
         field, position, kind = plans[key]
-        content = getattr(value, field)
+        content: Any = getattr(value, field)
         if not content:  # another member of the union, or the empty value of this one
             content = plain(value)
             other = value.WhichOneof("value")
@@ -120,7 +120,7 @@ def fill(row: list[Any], attributes: Iterable[KeyValue], plans: Plans) -> str:
                 row[position] = float(content)
             else:
                 rest[key] = content
-        elif kind is str and len(content) > MAX_PROMOTED_CHARACTERS:
+        elif isinstance(content, str) and len(content) > MAX_PROMOTED_CHARACTERS:
             rest[key] = content
         else:
             row[position] = content
