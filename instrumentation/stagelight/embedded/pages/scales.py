@@ -62,7 +62,7 @@ def time_ticks(window: Window, most: int = 6) -> list[tuple[float, str]]:
     length = timedelta(microseconds=(window.until_ns - window.since_ns) / 1e3)
     step = next((step for step in _TIME_STEPS if length / step <= most), _DAY * math.ceil(length / _DAY / most))
     midnight = since.replace(hour=0, minute=0, second=0, microsecond=0)
-    moment = midnight + step * math.ceil((since - midnight) / step)
+    moment = midnight + min(step, _DAY) * math.ceil((since - midnight) / min(step, _DAY))
     ticks = []
     while moment - since < length:
         label = f"{moment:%H:%M}" if step < _DAY else f"{moment.day} {moment:%b}"
