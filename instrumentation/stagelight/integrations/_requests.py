@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
+from weakref import ref
 
 from opentelemetry import context as otel_context
 
@@ -48,7 +49,7 @@ class Operation(NamedTuple):
 class ClientCall:
     """One request of a client, from before it is sent to the end of what the caller reads."""
 
-    __slots__ = ("_http", "body", "observed", "operation", "path", "request")
+    __slots__ = ("__weakref__", "_http", "body", "observed", "operation", "path", "request")
 
     def __init__(self, operation: Operation, request: Request, path: str) -> None:
         self.operation = operation
@@ -59,7 +60,8 @@ class ClientCall:
         self._http: Any = None
 
     def active(self) -> Attachment:
-        return Attachment(otel_context.set_value(_CURRENT, self, self.observed.call.context))
+        # A context is kept by every timer and task begun in it: it must not keep the caller's response.
+        return Attachment(otel_context.set_value(_CURRENT, ref(self), self.observed.call.context))
 
     def received(self, http: Any) -> None:
         """The successful HTTP response, before the client makes anything of it."""
@@ -71,12 +73,12 @@ class ClientCall:
             self.body = watch_body(http, Watch(self.observed, self._bytes_of(http.headers)), self.operation.items)
 
     def _bytes_of(self, headers: Mapping[str, str]) -> Chunks:
-        operation, kind = self.operation, headers.get("content-type", "")
+        operation, request, kind = self.operation, self.request, headers.get("content-type", "")
         if "event-stream" in kind:
             return UnreadBytes()
         if operation.binary is not None:
-            return operation.binary(self.request, headers)
-        return JsonBytes(headers.get("content-encoding"), lambda told: operation.response(told, self.request))
+            return operation.binary(request, headers)
+        return JsonBytes(headers.get("content-encoding"), lambda told: operation.response(told, request))
 
     def returned(self, result: Any) -> None:
         if self.body is not None:
@@ -160,7 +162,8 @@ def begin(operations: Mapping[str, Operation]) -> Callable[[Any, tuple[Any, ...]
 
 def note_response(wrapped: Callable[..., Any], _client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Stands around ``_process_response``: reads the headers, and watches the body where it is not read yet."""
-    current = otel_context.get_value(_CURRENT)
+    kept = otel_context.get_value(_CURRENT)
+    current = kept() if isinstance(kept, ref) else None
     if isinstance(current, ClientCall) and _path(kwargs.get("options")).endswith(current.path):
         with guard("integration headers"):
             current.received(kwargs["response"])
