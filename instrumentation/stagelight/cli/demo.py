@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from stagelight.cli import cost, latency
 from stagelight.cli.failures import CommandError, ExitCode
-from stagelight.cli.options import number_above_zero, port_number
+from stagelight.cli.options import number_above_zero, port_number, positive
 from stagelight.cli.output import DIM, STRONG, WARN, Cell, Screen
 from stagelight.cli.waterfall import draw
 from stagelight.embedded.options import GRPC_PORT, HTTP_PORT, InvalidOptions, PortInUse, ServerOptions
@@ -45,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the flags of the command."""
     parser.description = "Start server, simulated provider and example application, ask questions, show what was seen."
     parser.epilog = _EXAMPLES
-    parser.add_argument("--turns", type=int, default=40, metavar="N", help="questions to ask (default 40)")
+    parser.add_argument("--turns", type=positive, default=40, metavar="N", help="questions to ask (default 40)")
     parser.add_argument(
         "--speed", type=number_above_zero, default=5.0, metavar="N", help="times faster than real models (default 5)"
     )
@@ -64,8 +64,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the demo."""
-    if args.turns < 1:
-        raise CommandError(f"--turns is {args.turns}; accepted: a number above 0", ExitCode.USAGE)
     from stagelight.demo.programs import DemoError, running
 
     screen = Screen()
@@ -132,16 +130,19 @@ def _show(screen: Screen, demo: Running, results: Counter[Result], begin_ns: int
             screen.line(Cell(f"{counted(missing, 'turn')} had not arrived after {duration(_ARRIVAL_S)}.", WARN))
         slowest = source.turns(window, 1, order="slowest")
         since = f"--since={_iso(begin_ns)}"
+        source_flag = f"--source {demo.server.database}"
         screen.line("")
-        screen.line(Cell("Latency", STRONG), Cell("   stagelight latency", DIM))
+        screen.line(Cell("Latency", STRONG), Cell(f"   stagelight latency {source_flag}", DIM))
         _verb(latency, demo, since)
         screen.line("")
-        screen.line(Cell("Cost", STRONG), Cell("   stagelight cost --by stage", DIM))
+        screen.line(Cell("Cost", STRONG), Cell(f"   stagelight cost --by stage {source_flag}", DIM))
         _verb(cost, demo, since, "--by=stage")
         screen.line("")
         trace = source.trace(slowest[0].trace_id) if slowest else None
         if trace is not None:
-            screen.line(Cell("Slowest turn", STRONG), Cell(f"   stagelight turns {slowest[0].trace_id[:12]}", DIM))
+            screen.line(
+                Cell("Slowest turn", STRONG), Cell(f"   stagelight turns {slowest[0].trace_id[:12]} {source_flag}", DIM)
+            )
             draw(screen, trace, utc=False, limit=40)
         screen.line("")
         stored = source.describe()
