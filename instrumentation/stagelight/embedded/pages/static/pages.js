@@ -30,7 +30,7 @@ document.addEventListener("pointerover", (event) => {
   placeTip(event);
 });
 document.addEventListener("pointermove", (event) => { if (lifted) placeTip(event); });
-document.addEventListener("pointerleave", dropTip);
+document.documentElement.addEventListener("pointerleave", dropTip);
 addEventListener("scroll", dropTip, { passive: true });
 
 // Makes `current` equal to `next` and touches only what differs: focus, scroll and selection stay where they are.
@@ -139,6 +139,7 @@ function chooseSpans(table, panel) {
       if (latest !== link) return; // another one was chosen meanwhile
       panel.innerHTML = text;
       panel.scrollTop = 0;
+      document.getElementById("said").textContent = panel.querySelector("h2").textContent;
       history.replaceState(null, "", link.href.split("#")[0]);
       if (reveal && panel.getBoundingClientRect().top > innerHeight * 0.8) panel.scrollIntoView({ block: "start" });
     } catch {
