@@ -1,4 +1,4 @@
-"""The words of the public API: one verb per stage, turns and jobs, and the facts that are not calls.
+"""The words of the public API: one verb per stage, turns and jobs; the facts that are not calls are ``_remarks``.
 
 Every verb makes one object that is a block (``with`` and ``async with``) or, with ``start``, an object to end yourself.
 ``turn``, ``job`` and ``tool`` are decorators too.
@@ -9,19 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Generic, ParamSpec, TypeVar
 
-from opentelemetry import context as otel_context
-
-from stagelight import _runtime
 from stagelight._calls import Call, current_call
 from stagelight._decorators import decorated
-from stagelight._guard import guard, misuse, quietly
-from stagelight._ledger import record_event
+from stagelight._guard import quietly
 from stagelight._lifecycle import Scope
 from stagelight._nothing import NOTHING, Nothing
-from stagelight._turns import Turn, current_turn
-from stagelight._validation import checked_score, checked_text
-from stagelight.conventions import attributes as a
-from stagelight.conventions import events as e
+from stagelight._remarks import cache, evaluation, feedback, identify, owner_of
+from stagelight._turns import Turn
 from stagelight.facts import Identity, Request, Stage
 
 __all__ = [
@@ -61,7 +55,7 @@ def _decorator(make: Callable[[], Call | Turn]) -> Callable[[F], F]:
 class Decorating(Turn):
     """A turn or job that decorates functions as well."""
 
-    __slots__ = ("_given",)
+    __slots__ = ()
 
     def __call__(self, function: F) -> F:
         """Decorate: every invocation of ``function`` is a turn of its own, to the end of what it yields."""
@@ -81,22 +75,6 @@ class Tool(Call):
 
 
 Job = Decorating
-
-
-def _pseudonym(call: str, name: str, value: Any) -> str | None:
-    text = checked_text(call, name, value)
-    pseudonyms = _runtime.current().pseudonyms
-    return pseudonyms.of(text) if text is not None and pseudonyms is not None else None
-
-
-def _owner(call: str, **given: Any) -> Identity:
-    plain = {name: checked_text(call, name, given.get(name)) for name in ("feature", "variant", "tenant", "route")}
-    return Identity(
-        **plain,
-        user=_pseudonym(call, "user_id", given.get("user_id")),
-        session=_pseudonym(call, "session_id", given.get("session_id")),
-        conversation=checked_text(call, "conversation_id", given.get("conversation_id")),
-    )
 
 
 @Verb
@@ -125,7 +103,7 @@ def turn(
     """
     owner = quietly(
         "turn",
-        lambda: _owner(
+        lambda: owner_of(
             "turn",
             conversation_id=conversation_id,
             feature=feature,
@@ -149,7 +127,7 @@ def job(name: str, *, feature: str | None = None, tenant: str | None = None) -> 
         feature: product feature the job serves; a bounded metric label.
         tenant: customer the job is for; sent plain, a bounded metric label.
     """
-    owner = quietly("job", lambda: _owner("job", feature=feature, tenant=tenant), Identity())
+    owner = quietly("job", lambda: owner_of("job", feature=feature, tenant=tenant), Identity())
     return Decorating("job", str(name), owner)
 
 
@@ -348,94 +326,3 @@ def store(name: str | None = None, *, provider: str | None = None) -> Call:
 def current() -> Call | Nothing:
     """The innermost call; outside one an object on which everything does nothing."""
     return current_call() or NOTHING
-
-
-def identify(
-    *,
-    user_id: str | None = None,
-    session_id: str | None = None,
-    tenant: str | None = None,
-    feature: str | None = None,
-    variant: str | None = None,
-    route: str | None = None,
-    conversation_id: str | None = None,
-) -> None:
-    """Say for whom the current turn is, whenever it becomes known; arguments as for ``turn``."""
-    with guard("identify"):
-        given = _owner(
-            "identify",
-            user_id=user_id,
-            session_id=session_id,
-            tenant=tenant,
-            feature=feature,
-            variant=variant,
-            route=route,
-            conversation_id=conversation_id,
-        )
-        inside = current_turn()
-        if inside is None:
-            misuse("state", "identify() outside a turn has no effect; accepted: inside `with stagelight.turn(...)`")
-            return
-        known = {name: value for name, value in given._asdict().items() if value is not None}
-        inside.identity = inside.identity._replace(**known)
-
-
-def cache(name: str, *, hit: bool) -> None:
-    """Count one lookup in a cache.
-
-    Args:
-        name: the cache, low cardinality: ``embedding``.
-        hit: whether it had the value.
-    """
-    with guard("cache"):
-        instruments = _runtime.current().instruments
-        instruments.cache(str(name), bool(hit))
-
-
-def _labels(name_key: str, name: str | None) -> dict[str, Any]:
-    inside = current_turn()
-    owner = inside.identity if inside is not None else Identity()
-    labels = {name_key: name, a.STAGELIGHT_FEATURE: owner.feature, a.STAGELIGHT_VARIANT: owner.variant}
-    return {key: value for key, value in labels.items() if value is not None}
-
-
-def evaluation(name: str, *, score: float, label: str | None = None) -> None:
-    """Record an evaluation of the current turn: an event and a histogram.
-
-    Args:
-        name: what was judged, low cardinality: ``groundedness``.
-        score: a finite number; its scale is yours.
-        label: the verdict in a word, low cardinality.
-    """
-    with guard("evaluation"):
-        value = checked_score("evaluation", score)
-        if value is None:
-            return
-        labels = _labels(a.GEN_AI_EVALUATION_NAME, str(name))
-        if label is not None:
-            labels[a.GEN_AI_EVALUATION_SCORE_LABEL] = str(label)
-        _score(e.GEN_AI_EVALUATION_RESULT, {**labels, a.GEN_AI_EVALUATION_SCORE_VALUE: value})
-        _runtime.current().instruments.evaluation(value, labels)
-
-
-def feedback(*, score: float, comment_theme: str | None = None, kind: str | None = None) -> None:
-    """Record a user's feedback on the current turn: an event and a histogram.
-
-    Args:
-        score: a finite number; 1 for thumbs up and -1 for thumbs down unless your scale is another.
-        comment_theme: theme of the comment, low cardinality; never the comment itself.
-        kind: how it was given, low cardinality: ``thumbs``, ``stars``.
-    """
-    with guard("feedback"):
-        value = checked_score("feedback", score)
-        if value is None:
-            return
-        labels = _labels(a.STAGELIGHT_FEEDBACK_THEME, comment_theme)
-        if kind is not None:
-            labels[a.STAGELIGHT_FEEDBACK_KIND] = str(kind)
-        _score(e.STAGELIGHT_FEEDBACK_RECORDED, {**labels, a.STAGELIGHT_FEEDBACK_SCORE: value})
-        _runtime.current().instruments.feedback(value, labels)
-
-
-def _score(event: str, attributes: dict[str, Any]) -> None:
-    record_event(_runtime.current().logger, event, attributes, otel_context.get_current())

@@ -22,9 +22,10 @@ from opentelemetry.sdk._logs.export import InMemoryLogRecordExporter, SimpleLogR
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import IdGenerator, ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.sdk.trace.id_generator import IdGenerator
 from opentelemetry.sdk.trace.sampling import Sampler
 
 from stagelight import _clock, _runtime, _self_metrics, cost
@@ -183,7 +184,7 @@ class Captured:
     def __init__(self, settings: Settings, clock: Clock | None, ids: bool, sampler: Sampler | None) -> None:
         resource = Resource({})
         self._spans = InMemorySpanExporter()
-        self._logs = InMemoryLogRecordExporter()
+        self._logs = InMemoryLogRecordExporter()  # type: ignore[no-untyped-call]  # the SDK left it untyped
         self._reader = InMemoryMetricReader()
         generator = _CountedIds() if ids else None
         tracers = TracerProvider(resource=resource, shutdown_on_exit=False, id_generator=generator, sampler=sampler)

@@ -48,6 +48,7 @@ ORDER = (
     "_readers",
     "_validation",
     "_nothing",
+    "_remarks",
     "_self_metrics",
     "_calls",
     "_decorators",
