@@ -1,0 +1,218 @@
+"""Whose answer it is, and what odd servers say: hosts, usage in other shapes, values of wrong types."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx2
+import openai
+import pytest
+import stagelight
+from stagelight.conventions import attributes as a
+from stagelight.facts import Response, Usage
+from stagelight.integrations._hosts import PROVIDERS, provider_of
+from stagelight.integrations.openai import OPERATIONS, read
+from stagelight.testing import capture
+
+
+@pytest.mark.parametrize(
+    ("host", "provider"),
+    [
+        *PROVIDERS.items(),
+        ("eu.api.openai.com", "openai"),
+        ("acme.openai.azure.com", "azure.ai.openai"),
+        ("acme.services.ai.azure.com", "azure.ai.inference"),
+        ("us-central1-aiplatform.googleapis.com", "openai_compatible"),
+        ("API.OpenAI.com.", "openai"),
+        ("api.openai.com.evil.example", "openai_compatible"),
+        ("notapi.openai.com", "openai_compatible"),
+        ("localhost", "openai_compatible"),
+        ("", "openai_compatible"),
+    ],
+)
+def test_providers_by_host(host: str, provider: str) -> None:
+    """A host belongs to a provider when it, or a domain it is in, is known; nothing is guessed from parts of names."""
+    assert provider_of((host, None), {}) == provider
+
+
+@pytest.mark.parametrize(
+    ("told", "provider"),
+    [
+        ({"proxy.example": "openai"}, "openai"),
+        ({"proxy.example:8443": "groq", "proxy.example": "openai"}, "groq"),
+        ({"proxy.example:443": "groq"}, "openai_compatible"),
+    ],
+)
+def test_told_hosts_win(told: dict[str, str], provider: str) -> None:
+    """The user's own table comes first, and in it a host with its port."""
+    assert provider_of(("proxy.example", 8443), told) == provider
+    assert provider_of(("api.openai.com", None), {"api.openai.com:443": "acme"}) == "acme"
+
+
+def completion(**more: Any) -> dict[str, Any]:
+    """An answer as a server sends it."""
+    choice = {"index": 0, "message": {"role": "assistant", "content": "Hi"}, "finish_reason": "stop"}
+    return {"id": "c1", "object": "chat.completion", "created": 1, "model": "m-1", "choices": [choice], **more}
+
+
+def ask(answer: dict[str, Any], *, base_url: str = "https://api.openai.com/v1", client: Any = openai.OpenAI) -> Any:
+    """The call that an answer leaves."""
+
+    def reply(_: httpx2.Request) -> httpx2.Response:
+        return httpx2.Response(200, json=answer)
+
+    where = {"azure_endpoint": base_url, "api_version": "1"} if client is openai.AzureOpenAI else {"base_url": base_url}
+    http = httpx2.Client(transport=httpx2.MockTransport(reply))
+    with capture() as captured, client(api_key="key", http_client=http, **where) as made:
+        made.chat.completions.create(model="m-1", messages=[])
+    return captured.call("llm")
+
+
+@pytest.mark.usefixtures("recorded")
+def test_azure() -> None:
+    """The Azure client puts the deployment into the path; its calls are recorded all the same."""
+    call = ask(completion(usage={"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}),
+               base_url="https://acme.openai.azure.com", client=openai.AzureOpenAI)  # fmt: skip
+
+    assert call.attributes[a.GEN_AI_PROVIDER_NAME] == "azure.ai.openai"
+    assert call.attributes[a.SERVER_ADDRESS] == "acme.openai.azure.com"
+    assert a.SERVER_PORT not in call.attributes
+    assert call.attributes[a.GEN_AI_USAGE_INPUT_TOKENS] == 3
+
+
+def usage_of(told: Any) -> Usage | None:
+    """The usage read from an answer's own."""
+    return OPERATIONS["/chat/completions"].response(completion(usage=told), stagelight.facts.Request()).usage
+
+
+@pytest.mark.parametrize(
+    ("told", "usage"),
+    [
+        ({"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}, Usage(input_tokens=10, output_tokens=5)),
+        # xAI: reasoning beside the output
+        (
+            {
+                "prompt_tokens": 10,
+                "completion_tokens": 5,
+                "total_tokens": 35,
+                "completion_tokens_details": {"reasoning_tokens": 20},
+            },
+            Usage(input_tokens=10, output_tokens=25, reasoning_tokens=20),
+        ),
+        # Gemini: thoughts in the total only
+        (
+            {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 35},
+            Usage(input_tokens=10, output_tokens=25, reasoning_tokens=20),
+        ),
+        # DeepSeek
+        (
+            {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15, "prompt_cache_hit_tokens": 4},
+            Usage(input_tokens=10, output_tokens=5, cache_read_tokens=4),
+        ),
+        # audio in and out
+        (
+            {
+                "prompt_tokens": 10,
+                "completion_tokens": 5,
+                "total_tokens": 15,
+                "prompt_tokens_details": {"audio_tokens": 6, "cached_tokens": 0},
+                "completion_tokens_details": {"audio_tokens": 5, "reasoning_tokens": 0},
+            },
+            Usage(
+                input_tokens=10,
+                output_tokens=5,
+                cache_read_tokens=0,
+                reasoning_tokens=0,
+                audio_input_tokens=6,
+                audio_output_tokens=5,
+            ),
+        ),
+        # the names of the responses API
+        (
+            {
+                "input_tokens": 10,
+                "output_tokens": 5,
+                "total_tokens": 15,
+                "input_tokens_details": {"cached_tokens": 8, "cache_write_tokens": 2},
+                "output_tokens_details": {"reasoning_tokens": 3},
+            },
+            Usage(input_tokens=10, output_tokens=5, cache_read_tokens=8, cache_write_tokens=2, reasoning_tokens=3),
+        ),
+        ({"prompt_tokens": "10", "completion_tokens": -1, "total_tokens": True}, Usage()),
+        (None, None),
+    ],
+)
+def test_usage_is_read_inclusively(told: Any, usage: Usage | None) -> None:
+    """Counts are inclusive whoever reports them; what is no count is not known."""
+    assert usage_of(told) == usage
+
+
+@pytest.mark.usefixtures("recorded")
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {},
+        {"choices": None, "usage": 3, "model": 7, "id": []},
+        {"choices": [None, 1, {"finish_reason": 4}], "usage": {"prompt_tokens_details": "x"}},
+        {"error": {"message": "no"}},
+    ],
+)
+def test_answers_of_no_sense(answer: dict[str, Any]) -> None:
+    """An answer that makes no sense gives no facts, and no failure."""
+    call = ask(answer, base_url="https://llm.example/v1")
+
+    assert (call.outcome, call.attributes[a.GEN_AI_PROVIDER_NAME]) == ("completed", "openai_compatible")
+    assert a.GEN_AI_RESPONSE_MODEL not in call.attributes
+
+
+def test_billed_calls_of_the_responses_api() -> None:
+    """Searches and tools that cost money beside the tokens are counted."""
+    answer = {
+        "id": "r1",
+        "model": "m-1",
+        "status": "completed",
+        "output": [
+            {"type": "web_search_call"}, {"type": "web_search_call"}, {"type": "file_search_call"},
+            {"type": "message"},
+        ],
+        "usage": {"input_tokens": 1, "output_tokens": 2, "total_tokens": 3},
+    }  # fmt: skip
+
+    assert OPERATIONS["/responses"].response(answer, stagelight.facts.Request()) == Response(
+        model="m-1",
+        id="r1",
+        finish_reasons=("stop",),
+        usage=Usage(input_tokens=1, output_tokens=2, searches=2, tools=1),
+    )
+
+
+@pytest.mark.usefixtures("recorded")
+def test_a_failure_told_in_an_answer() -> None:
+    """A response that says it failed ends its call with the provider's code."""
+
+    def reply(_: httpx2.Request) -> httpx2.Response:
+        failed = {"id": "r1", "object": "response", "status": "failed", "error": {"code": "server_error"}, "output": []}
+        return httpx2.Response(200, json=failed)
+
+    http = httpx2.Client(transport=httpx2.MockTransport(reply))
+    with capture() as captured, openai.OpenAI(api_key="key", http_client=http) as client:
+        assert client.responses.create(model="m-1", input="Hi").status == "failed"
+    call = captured.call("llm")
+
+    assert (call.outcome, call.error_type) == ("error", "server_error")
+
+
+def test_record_reads_what_the_client_returns(simulator: Any) -> None:
+    """A call recorded by hand takes its facts from the client's own objects."""
+    with capture() as captured, openai.OpenAI(base_url=simulator.url, api_key="key") as client:
+        with stagelight.llm(provider="openai", model="gpt-4o-mini") as call:
+            call.record(
+                client.chat.completions.create(model="gpt-4o-mini", messages=[{"role": "user", "content": "Hi"}])
+            )
+        with stagelight.embedding(provider="openai", model="text-embedding-3-small") as call:
+            call.record(client.embeddings.create(model="text-embedding-3-small", input="tides"))
+        with stagelight.llm(provider="openai", model="gpt-4o-mini") as call:
+            call.record(client.responses.create(model="gpt-4o-mini", input="Hi"))
+
+    assert [call.cost_status for call in captured.calls] == ["exact"] * 3
+    assert read(object()) is None
