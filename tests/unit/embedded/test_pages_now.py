@@ -41,7 +41,13 @@ def totals(*, turns: int = 10, calls: int = 30, errors: int = 0) -> Totals:
             totals(errors=1),
             [row("llm", 30, 1)],
             [error("llm", "timeout", 1)],
-            State("notice", "Mostly healthy: 1 error in the last hour."),
+            State("notice", "1 error in the last hour: llm timeout."),
+        ),
+        (
+            totals(errors=2),
+            [row("tool", 2, 2)],
+            [error("tool", "ValueError", 1), error("tool", "KeyError", 1)],
+            State("notice", "2 errors in the last hour, mostly tool ValueError."),
         ),
         (
             totals(errors=3),

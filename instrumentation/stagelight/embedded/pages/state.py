@@ -13,7 +13,8 @@ from stagelight.sources.model import ErrorRow, LatencyRow, Totals
 
 __all__ = ["State", "judge"]
 
-_FAILING_SHARE = 0.05  # of a stage's calls; below it single failures are mentioned, not alarming
+# A stage that fails in this share of its calls, and this often, is failing; less is mentioned, not alarming.
+_FAILING_SHARE, _FAILING_COUNT = 0.05, 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,20 +26,31 @@ class State:
 
 
 def judge(totals: Totals, latency: Sequence[LatencyRow], errors: Sequence[ErrorRow], chosen: Range) -> State:
-    """State of a window from its figures; a stage is failing when 5 % of its calls or more end in an error."""
+    """State of a window from its figures; a stage is failing from 3 errors and 5 % of its calls on."""
     if not totals.turns and not totals.calls and not totals.errors and not latency:
         return State("quiet", f"Quiet: nothing arrived {chosen.words}.")
     if worst := _worst(latency):
         return State("failing", f"{units.visible(worst.key, 40)} is failing: {_failures(worst, errors, chosen.words)}.")
     if totals.errors:
-        return State("notice", f"Mostly healthy: {units.counted(totals.errors, 'error')} {chosen.words}.")
+        kinds = _kinds(errors)
+        which = f"{', mostly' if len(kinds) > 1 else ':'} {kinds.most_common(1)[0][0]}" if kinds else ""
+        return State("notice", f"{units.counted(totals.errors, 'error')} {chosen.words}{which}.")
     return State("healthy", "All stages healthy.")
 
 
 def _worst(latency: Sequence[LatencyRow]) -> LatencyRow | None:
     """The stage that fails most often; turns and jobs only when no stage explains their failures."""
-    failing = [row for row in latency if row.errors / max(row.calls, 1) >= _FAILING_SHARE]
+    failing = [row for row in latency if row.errors >= max(_FAILING_COUNT, _FAILING_SHARE * row.calls)]
     return max(failing, key=lambda row: (row.key not in {"turn", "job"}, row.errors / row.calls), default=None)
+
+
+def _kinds(errors: Sequence[ErrorRow]) -> Counter[str]:
+    """Errors by stage and type."""
+    kinds: Counter[str] = Counter()
+    for error in errors:
+        stage, kind = units.visible(error.stage, 40), units.visible(error.error_type or error.outcome or "", 60)
+        kinds[f"{stage} {kind}".strip()] += error.count
+    return kinds
 
 
 def _failures(row: LatencyRow, errors: Sequence[ErrorRow], words: str) -> str:

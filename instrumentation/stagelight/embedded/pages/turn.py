@@ -8,16 +8,27 @@ from decimal import Decimal
 
 from markupsafe import Markup
 
-from stagelight.embedded.pages import arithmetic, lanes, span_facts, strips
+from stagelight.conventions import attributes as names
+from stagelight.embedded.pages import arithmetic, lanes, span_facts, strips, units
 from stagelight.embedded.pages.waterfall import SELECTIONS, Row, Selection, Waterfall, arrange
 from stagelight.sources.model import LogRow, SpanEvent, Trace, TurnRow
 
-__all__ = ["ROWS", "Detail", "TurnView", "detail", "view"]
+__all__ = ["ROWS", "Detail", "LogLine", "TurnView", "detail", "view"]
 
 ROWS = 250
 """Rows on one page of a waterfall: a larger trace has several pages."""
 _LOG_LINES = 200
 _EVENTS = 100
+_PAIRS, _LONGEST_VALUE = 20, 300  # of the attributes of a log line; the JSON has all
+
+
+@dataclass(frozen=True, slots=True)
+class LogLine:
+    """A log record with its attributes as text."""
+
+    row: LogRow
+    pairs: tuple[str, ...]
+    """``name=value``; the kind of the record is left out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +42,9 @@ class Detail:
     strip: Markup | None
     events: tuple[tuple[SpanEvent, tuple[tuple[str, str], ...]], ...]
     """Events with their attributes as text."""
-    logs: tuple[LogRow, ...]
+    logs: tuple[LogLine, ...]
     """Log lines of this span."""
-    other_logs: tuple[LogRow, ...]
+    other_logs: tuple[LogLine, ...]
     """Log lines of the trace that belong to other spans."""
     hidden: int
     """Events and log lines left out because there are too many."""
@@ -123,7 +134,13 @@ def _detail(trace: Trace, fall: Waterfall, row: Row) -> Detail:
             (event, tuple((key, span_facts.written(value)) for key, value in sorted(event.attributes.items())))
             for event in events
         ),
-        logs=tuple(own[:_LOG_LINES]),
-        other_logs=tuple(others[:_LOG_LINES]),
+        logs=tuple(map(_line, own[:_LOG_LINES])),
+        other_logs=tuple(map(_line, others[:_LOG_LINES])),
         hidden=hidden,
     )
+
+
+def _line(row: LogRow) -> LogLine:
+    pairs = [(key, value) for key, value in sorted(row.attributes.items()) if key != names.STAGELIGHT_RECORD_KIND]
+    written = (f"{units.visible(key, 100)}={span_facts.written(value)[:_LONGEST_VALUE]}" for key, value in pairs)
+    return LogLine(row, tuple(written)[:_PAIRS])
