@@ -28,15 +28,18 @@ ORDER = (
     "_guard",
     "conventions",
     "facts",
+    "_validation",
     "cost",
     "redaction",
     "settings",
+    "_forks",
     "_bounds",
     "_labels",
+    "_modalities",
     "_operations",
     "_attributes",
-    "instruments",
     "export",
+    "instruments",
     "_handover",
     "_identity",
     "_runtime",
@@ -46,7 +49,6 @@ ORDER = (
     "_turns",
     "_ledger",
     "_readers",
-    "_validation",
     "_nothing",
     "_remarks",
     "_self_metrics",
@@ -67,7 +69,8 @@ READERS = {
     "sources": {"embedded"},
     "embedded": {"sources"},
     "sim": set[str](),
-    "cli": {"sources", "embedded", "sim", "settings"},  # doctor reads the settings that the library would use
+    "demo": {"embedded", "sim"},
+    "cli": {"sources", "embedded", "demo", "settings"},  # doctor reads the settings that the library would use
     "__main__": {"cli"},
 }
 """What works on stored telemetry or stands beside the library, and what else each of them may import."""
