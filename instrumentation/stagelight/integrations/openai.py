@@ -225,6 +225,7 @@ class _ChatChunks:
     def take(self, chunk: Any) -> bool:
         if self._told is None:
             self._told = Response(model=text(part(chunk, "model")), id=text(part(chunk, "id")))
+            self._tier = text(part(chunk, "service_tier"))
         self._usage = part(chunk, "usage") or self._usage
         has_text = False
         for choice in part(chunk, "choices") or ():
@@ -234,7 +235,7 @@ class _ChatChunks:
             if reason is not None:
                 self.finished = True
                 self._reasons[part(choice, "index") or 0] = reason
-                self._tier = text(part(chunk, "service_tier"))
+                self._tier = text(part(chunk, "service_tier")) or self._tier
                 self._usage = self._usage or part(chunk, "x_groq", "usage")
         return has_text
 
@@ -265,14 +266,14 @@ class _ResponsesChunks:
         kind = part(chunk, "type")
         if kind == "response.output_text.delta":
             return bool(part(chunk, "delta"))
-        if kind in _LAST_EVENTS or self._told is None:
+        if kind == "error":
+            self.failure = text(part(chunk, "code")) or "error"
+            self.finished = True
+        elif kind in _LAST_EVENTS or self._told is None:
             answer = part(chunk, "response")
             self._told = _responses_response(answer) if answer is not None else self._told
             self.failure = _responses_failure(answer)
             self.finished = kind in _LAST_EVENTS
-        elif kind == "error":
-            self.failure = text(part(chunk, "code")) or "error"
-            self.finished = True
         return False
 
     def response(self) -> Response | None:
