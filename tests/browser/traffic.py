@@ -108,12 +108,14 @@ class Traffic:
     ) -> bytes:
         """Add a call of a provider and, when it carries a cost status, its ledger event."""
         client = Span.SPAN_KIND_CLIENT
-        given = {names.STAGELIGHT_OUTCOME: "error" if error else "completed", **attributes}
+        event = {names.STAGELIGHT_OUTCOME: "error" if error else "completed", **attributes}
+        # The components of a price are in the ledger only.
+        given = {key: item for key, item in event.items() if not key.startswith(names.STAGELIGHT_COST_COMPONENTS)}
         span_id = self.span(
             trace_id, name, start_ns, duration_ns, parent=parent, kind=client, attributes=given, error=error
         )
         if names.STAGELIGHT_COST_STATUS in given:
-            self.ledger(start_ns + duration_ns, trace_id, span_id, given)
+            self.ledger(start_ns + duration_ns, trace_id, span_id, event)
         return span_id
 
 

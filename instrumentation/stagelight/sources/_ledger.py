@@ -11,13 +11,15 @@ from datetime import UTC, datetime, time, timedelta, tzinfo
 from decimal import Context, Decimal
 from typing import Any, Final
 
+from stagelight.conventions.attributes import STAGELIGHT_COST_COMPONENTS
 from stagelight.sources._turns import TURN_IS_TOP
-from stagelight.sources.model import UNKNOWN_KEY, CostDimension, CostRow, Window
+from stagelight.sources.model import UNKNOWN_KEY, CostDimension, CostRow, LedgerRow, Window
 
-__all__ = ["Spend", "cost_rows", "exact_sum", "spend"]
+__all__ = ["Spend", "cost_rows", "exact_sum", "ledger_rows", "spend"]
 
 _WIDE: Final = Context(prec=800)  # holds a sum of doubles of any size without rounding
 _ZERO: Final = Decimal(0)
+_COMPONENT: Final = f"{STAGELIGHT_COST_COMPONENTS}."
 
 _COLUMNS: Final[Mapping[CostDimension, str]] = {
     "model": "model",
@@ -178,3 +180,21 @@ def _days(connection: sqlite3.Connection, window: Window, tz: tzinfo) -> Iterato
         end_ns = int(datetime.combine(day_after, time(), tz).timestamp()) * 1_000_000_000
         yield day.isoformat(), Window(start_ns, min(end_ns, window.until_ns))
         day, start_ns = day_after, end_ns
+
+
+def ledger_rows(connection: sqlite3.Connection, trace_id: bytes) -> Iterator[LedgerRow]:
+    """What each call of one trace cost."""
+    rows = connection.execute(
+        "SELECT span_id, cost, attributes FROM usage WHERE trace_id = ? ORDER BY time_ns, id", (trace_id,)
+    )
+    for span_id, cost, attributes in rows:
+        amounts = {
+            key.removeprefix(_COMPONENT): Decimal(repr(value))
+            for key, value in json.loads(attributes).items()
+            if key.startswith(_COMPONENT) and isinstance(value, int | float) and not isinstance(value, bool)
+        }
+        yield LedgerRow(
+            span_id=span_id.hex() if span_id else None,
+            cost=None if cost is None else Decimal(cost),
+            components={} if cost is None else amounts,
+        )

@@ -6,7 +6,7 @@ import re
 import sqlite3
 from typing import Final
 
-from stagelight.sources._ledger import exact_sum
+from stagelight.sources._ledger import exact_sum, ledger_rows
 from stagelight.sources._rows import log_rows, span_rows
 from stagelight.sources._turns import turns_of_trace
 from stagelight.sources.model import LogRow, TailRecord, Trace, TraceRow, Window
@@ -50,6 +50,7 @@ def trace(connection: sqlite3.Connection, trace_id: str) -> Trace | None:
             )
         ),
         turns=turns_of_trace(connection, key),
+        ledger=tuple(ledger_rows(connection, key)),
     )
 
 

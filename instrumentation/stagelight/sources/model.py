@@ -26,6 +26,7 @@ __all__ = [
     "ErrorRow",
     "LatencyDimension",
     "LatencyRow",
+    "LedgerRow",
     "LogRow",
     "SeriesName",
     "Source",
@@ -179,6 +180,17 @@ class LogRow:
 
 
 @dataclass(frozen=True, slots=True)
+class LedgerRow:
+    """What one call cost, from its usage event."""
+
+    span_id: str | None
+    cost: Decimal | None
+    """``None`` when the call has no price."""
+    components: Mapping[str, Decimal]
+    """Amount per component of the price; they sum to ``cost``. Empty when the event does not name them."""
+
+
+@dataclass(frozen=True, slots=True)
 class Trace:
     """All spans of one trace in order of their start (parents before children at equal times), and its log records."""
 
@@ -187,6 +199,8 @@ class Trace:
     logs: tuple[LogRow, ...]
     turns: tuple[TurnRow, ...]
     """Its top-level turns; empty for a plain call."""
+    ledger: tuple[LedgerRow, ...] = ()
+    """The usage events of its calls in order of time."""
 
 
 @dataclass(frozen=True, slots=True)

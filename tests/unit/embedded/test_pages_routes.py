@@ -221,7 +221,7 @@ def test_raw_json_has_everything(site: Site, stored_turns: tuple[Path, list[str]
 
     assert answer.headers["content-type"] == "application/json"
     assert answer.body.isascii()
-    assert sorted(trace) == ["logs", "spans", "trace_id", "turns"]
+    assert sorted(trace) == ["ledger", "logs", "spans", "trace_id", "turns"]
     assert trace["turns"][0]["cost"].startswith("0.00")
     assert trace["logs"][0]["body"] == "5 passages found for the question"
 

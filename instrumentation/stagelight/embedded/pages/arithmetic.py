@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from types import MappingProxyType
 
 from stagelight.conventions import attributes as names
 from stagelight.cost.quantities import BadUsageError, NoUsageError, Number, split
@@ -55,16 +56,21 @@ class Price:
     """Identity of the price row."""
 
 
-def price(given: Mapping[str, AttributeValue], calls: Sequence[SpanRow] = ()) -> Price | None:
+def price(
+    given: Mapping[str, AttributeValue],
+    calls: Sequence[SpanRow] = (),
+    components: Mapping[str, Decimal] = MappingProxyType({}),
+) -> Price | None:
     """Price written out from the attributes of a span; None when it carries none.
 
     Args:
-        given: attributes of a call, which names its components, or of a turn.
+        given: attributes of a call or turn.
         calls: spans below a turn; those with an amount of their own are the lines of its price.
+        components: amounts of a call's components from its ledger event.
     """
     status = given.get(names.STAGELIGHT_COST_STATUS, given.get(names.STAGELIGHT_TURN_COST_STATUS))
     total = _amount(given.get(names.STAGELIGHT_COST_AMOUNT, given.get(names.STAGELIGHT_TURN_COST)))
-    amounts = {component: amount for component in COMPONENTS if (amount := _component(given, component)) is not None}
+    amounts = {component: components[component] for component in COMPONENTS if component in components}
     if status is None and total is None and not amounts:
         return None
     billed = _quantities(given)
@@ -101,10 +107,6 @@ def _amount(value: AttributeValue) -> Decimal | None:
     """The exact decimal behind a double: amounts are sent with at most 15 significant digits."""
     amount = number(value)
     return None if amount is None else Decimal(repr(amount))
-
-
-def _component(given: Mapping[str, AttributeValue], component: str) -> Decimal | None:
-    return _amount(given.get(f"{names.STAGELIGHT_COST_COMPONENTS}.{component}"))
 
 
 def _usage(given: Mapping[str, AttributeValue]) -> Usage:

@@ -128,7 +128,11 @@ def _detail(trace: Trace, fall: Waterfall, row: Row) -> Detail:
         row=row,
         trace_start_ns=fall.start_ns,
         facts=span_facts.group(row.span),
-        price=arithmetic.price(row.span.attributes, [below.span for below in fall.below(row)]),
+        price=arithmetic.price(
+            row.span.attributes,
+            [below.span for below in fall.below(row)],
+            next((entry.components for entry in trace.ledger if entry.span_id == row.span.span_id), {}),
+        ),
         strip=strips.score_strip(row.span.attributes),
         events=tuple(
             (event, tuple((key, span_facts.written(value)) for key, value in sorted(event.attributes.items())))
