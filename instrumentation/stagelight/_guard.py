@@ -111,15 +111,20 @@ def quietly(site: str, function: Callable[[], T], otherwise: T) -> T:
 MisuseKind = Literal["type", "range", "unknown_key", "state", "unreadable"]
 
 
-def misuse(kind: MisuseKind, message: str) -> None:
-    """Report a wrong use of the public API: counted, logged once per message, raised when strict.
+def misuse(kind: MisuseKind, place: str, problem: str) -> None:
+    """Report a wrong use of the public API: counted, logged once per place, raised when strict.
+
+    Args:
+        kind: label of the counter.
+        place: what was used wrongly: ``usage(): input_tokens``.
+        problem: the value received and the values accepted; never the value of a user or session id.
 
     Raises:
         MisuseError: in strict mode.
     """
     if _strict:
-        raise MisuseError(message)
+        raise MisuseError(f"{place} {problem}")
     with _lock:
         _misuses[kind] += 1
-    if first_time(message):
-        logger.warning("stagelight: %s", message)
+    if first_time(f"{kind} {place}"):
+        logger.warning("stagelight: %s %s", place, problem)

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from contextlib import AbstractContextManager, nullcontext
+from types import TracebackType
+from typing import Any, Self, TypeVar
 
 __all__ = ["NOTHING", "Nothing"]
+
+Source = TypeVar("Source")
 
 
 class Nothing:
@@ -14,6 +18,30 @@ class Nothing:
     __slots__ = ()
 
     live = False
+
+    def start(self) -> Self:
+        """Nothing."""
+        return self
+
+    def active(self) -> AbstractContextManager[None]:
+        """A block in which nothing is different."""
+        return nullcontext()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Nothing."""
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Nothing."""
 
     def usage(self, **quantities: float | Mapping[str, int] | bool | None) -> None:
         """Nothing."""
@@ -36,7 +64,7 @@ class Nothing:
     def fail(self, error: BaseException) -> None:
         """Nothing."""
 
-    def stream(self, source: Any) -> Any:
+    def stream(self, source: Source) -> Source:
         """``source`` itself."""
         return source
 

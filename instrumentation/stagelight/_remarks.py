@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from opentelemetry import context as otel_context
@@ -61,7 +62,7 @@ def identify(
         )
         inside = current_turn()
         if inside is None:
-            misuse("state", "identify() outside a turn has no effect; accepted: inside `with stagelight.turn(...)`")
+            misuse("state", "identify():", "outside a turn it has no effect; accepted: inside a turn or job")
             return
         known = {name: value for name, value in given._asdict().items() if value is not None}
         inside.identity = inside.identity._replace(**known)
@@ -76,13 +77,15 @@ def cache(name: str, *, hit: bool) -> None:
     """
     with guard("cache"):
         instruments = _runtime.current().instruments
-        instruments.cache(str(name), bool(hit))
+        checked = checked_text("cache", "name", name)
+        if checked is not None:
+            instruments.cache(checked, bool(hit))
 
 
-def _labels(name_key: str, name: str | None) -> dict[str, Any]:
+def _labels(own: Mapping[str, str | None]) -> dict[str, Any]:
     inside = current_turn()
     owner = inside.identity if inside is not None else Identity()
-    labels = {name_key: name, a.STAGELIGHT_FEATURE: owner.feature, a.STAGELIGHT_VARIANT: owner.variant}
+    labels = {**own, a.STAGELIGHT_FEATURE: owner.feature, a.STAGELIGHT_VARIANT: owner.variant}
     return {key: value for key, value in labels.items() if value is not None}
 
 
@@ -98,9 +101,11 @@ def evaluation(name: str, *, score: float, label: str | None = None) -> None:
         value = checked_score("evaluation", score)
         if value is None:
             return
-        labels = _labels(a.GEN_AI_EVALUATION_NAME, str(name))
-        if label is not None:
-            labels[a.GEN_AI_EVALUATION_SCORE_LABEL] = str(label)
+        judged = checked_text("evaluation", "name", name)
+        verdict = checked_text("evaluation", "label", label)
+        if judged is None:
+            return
+        labels = _labels({a.GEN_AI_EVALUATION_NAME: judged, a.GEN_AI_EVALUATION_SCORE_LABEL: verdict})
         _score(e.GEN_AI_EVALUATION_RESULT, {**labels, a.GEN_AI_EVALUATION_SCORE_VALUE: value})
         _runtime.current().instruments.evaluation(value, labels)
 
@@ -117,9 +122,9 @@ def feedback(*, score: float, comment_theme: str | None = None, kind: str | None
         value = checked_score("feedback", score)
         if value is None:
             return
-        labels = _labels(a.STAGELIGHT_FEEDBACK_THEME, comment_theme)
-        if kind is not None:
-            labels[a.STAGELIGHT_FEEDBACK_KIND] = str(kind)
+        theme = checked_text("feedback", "comment_theme", comment_theme)
+        given = checked_text("feedback", "kind", kind)
+        labels = _labels({a.STAGELIGHT_FEEDBACK_THEME: theme, a.STAGELIGHT_FEEDBACK_KIND: given})
         _score(e.STAGELIGHT_FEEDBACK_RECORDED, {**labels, a.STAGELIGHT_FEEDBACK_SCORE: value})
         _runtime.current().instruments.feedback(value, labels)
 

@@ -7,7 +7,7 @@ Every verb makes one object that is a block (``with`` and ``async with``) or, wi
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Generic, ParamSpec, TypeVar
+from typing import Any, Generic, Literal, ParamSpec, TypeVar
 
 from stagelight._calls import Call, current_call
 from stagelight._decorators import decorated
@@ -16,6 +16,7 @@ from stagelight._lifecycle import Scope
 from stagelight._nothing import NOTHING, Nothing
 from stagelight._remarks import cache, evaluation, feedback, identify, owner_of
 from stagelight._turns import Turn
+from stagelight._validation import checked_request, checked_text
 from stagelight.facts import Identity, Request, Stage
 
 __all__ = [
@@ -77,6 +78,19 @@ class Tool(Call):
 Job = Decorating
 
 
+def _asked(stage: Stage, request: Request) -> Request:
+    return quietly(stage, lambda: checked_request(stage, request), Request())
+
+
+def _call(stage: Stage, request: Request) -> Call:
+    return Call(stage, _asked(stage, request))
+
+
+def _turn(kind: Literal["turn", "job"], name: str, **owner: str | None) -> Decorating:
+    known = quietly(kind, lambda: checked_text(kind, "name", name), None)
+    return Decorating(kind, known or kind, quietly(kind, lambda: owner_of(kind, **owner), Identity()))
+
+
 @Verb
 def turn(
     name: str,
@@ -101,21 +115,17 @@ def turn(
         user_id: id of the user; only its keyed pseudonym is sent, nothing without ``STAGELIGHT_ID_KEY``.
         session_id: id of the session; treated like ``user_id``.
     """
-    owner = quietly(
+    return _turn(
         "turn",
-        lambda: owner_of(
-            "turn",
-            conversation_id=conversation_id,
-            feature=feature,
-            variant=variant,
-            tenant=tenant,
-            route=route,
-            user_id=user_id,
-            session_id=session_id,
-        ),
-        Identity(),
+        name,
+        conversation_id=conversation_id,
+        feature=feature,
+        variant=variant,
+        tenant=tenant,
+        route=route,
+        user_id=user_id,
+        session_id=session_id,
     )
-    return Decorating("turn", str(name), owner)
 
 
 @Verb
@@ -127,8 +137,7 @@ def job(name: str, *, feature: str | None = None, tenant: str | None = None) -> 
         feature: product feature the job serves; a bounded metric label.
         tenant: customer the job is for; sent plain, a bounded metric label.
     """
-    owner = quietly("job", lambda: owner_of("job", feature=feature, tenant=tenant), Identity())
-    return Decorating("job", str(name), owner)
+    return _turn("job", name, feature=feature, tenant=tenant)
 
 
 @Verb
@@ -149,7 +158,7 @@ def embedding(
         server_address: host of the server.
         server_port: its port.
     """
-    return Call(
+    return _call(
         "embedding",
         Request(
             provider=provider,
@@ -179,13 +188,13 @@ def retrieval(
         mode: ``dense``, ``sparse``, ``hybrid`` or ``keyword``.
         filtered: whether a filter narrows the search.
     """
-    return Call("retrieval", Request(provider=provider, source=source, top_k=top_k, mode=mode, filtered=filtered))
+    return _call("retrieval", Request(provider=provider, source=source, top_k=top_k, mode=mode, filtered=filtered))
 
 
 @Verb
 def rerank(*, provider: str, model: str, top_k: int | None = None) -> Call:
     """Reordering search results with a model."""
-    return Call("rerank", Request(provider=provider, model=model, top_k=top_k))
+    return _call("rerank", Request(provider=provider, model=model, top_k=top_k))
 
 
 @Verb
@@ -218,7 +227,7 @@ def llm(
         server_address: host of the server.
         server_port: its port.
     """
-    return Call(
+    return _call(
         "llm",
         Request(
             provider=provider,
@@ -258,7 +267,7 @@ def tts(
         server_address: host of the server.
         server_port: its port.
     """
-    return Call(
+    return _call(
         "tts",
         Request(
             provider=provider,
@@ -276,7 +285,7 @@ def tts(
 @Verb
 def stt(*, provider: str, model: str) -> Call:
     """Speech into text. Give its length with ``usage(audio_seconds=...)``."""
-    return Call("stt", Request(provider=provider, model=model))
+    return _call("stt", Request(provider=provider, model=model))
 
 
 @Verb
@@ -286,11 +295,11 @@ def tool(name: str) -> Tool:
     Args:
         name: name of the tool, low cardinality.
     """
-    return Tool("tool", Request(name=str(name)))
+    return Tool("tool", _asked("tool", Request(name=name)))
 
 
 def _work(stage: Stage, name: str | None, provider: str | None) -> Call:
-    return Call(stage, Request(name=name, provider=provider))
+    return _call(stage, Request(name=name, provider=provider))
 
 
 @Verb
