@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, cast
 
 from opentelemetry import context as otel_context
 from opentelemetry.context import Context
+from opentelemetry.trace import SpanKind
 
 from stagelight import _clock, cost
 from stagelight._attributes import call_attributes, ledger_attributes, started
 from stagelight._guard import guard, misuse, quietly
 from stagelight._ledger import record_usage
 from stagelight._lifecycle import CALL_KEY, Scope, end_span
-from stagelight._operations import OPERATIONS, PRICED_STAGES
+from stagelight._operations import OPERATIONS, PRICED_STAGES, span_name
 from stagelight._streaming import Stream
 from stagelight._turns import Turn, current_turn
-from stagelight._validation import checked_price, checked_retrieved, checked_usage
+from stagelight._validation import checked_price, checked_reasons, checked_retrieved, checked_text, checked_usage
 from stagelight.facts import CallFacts, Cost, Identity, Outcome, Priced, Request, Response, Stage, Unpriced, Usage
 
 __all__ = ["Call", "current_call", "merged"]
@@ -25,17 +26,25 @@ __all__ = ["Call", "current_call", "merged"]
 _GAPS_AT_ONCE = 256
 """Gaps between chunks kept before they are handed over, so that a stream of any length takes constant memory."""
 
+_LENGTH_REASONS = frozenset({"length", "max_tokens"})
 _NOBODY = Identity()
 _NO_USAGE: Cost = Unpriced(reason="no_usage")
 
 Record = TypeVar("Record", bound=NamedTuple)
+Source = TypeVar("Source")
+
+
+def _has_content(item: Any) -> bool:
+    return len(item) > 0 if isinstance(item, str | bytes | bytearray | memoryview) else item is not None
 
 
 def merged(old: Record | None, new: Record | None) -> Record | None:
-    """The newer record, with the older one's value where the newer does not know."""
+    """The newer record, with the older one's value where the newer does not know (is ``None`` or not set)."""
     if old is None or new is None:
         return new if old is None else old
-    return type(old)(*(before if after is None else after for before, after in zip(old, new, strict=True)))
+    return type(old)(
+        *(before if after is None or after is False else after for before, after in zip(old, new, strict=True))
+    )
 
 
 class Call(Scope):
@@ -60,6 +69,7 @@ class Call(Scope):
         "request",
         "response_facts",
         "stage",
+        "stream_failure",
         "usage_facts",
         "watched",
     )
@@ -68,6 +78,7 @@ class Call(Scope):
         super().__init__()
         self.stage = stage
         self.request = request
+        self.stream_failure = "provider_aborted" if OPERATIONS[stage].kind is SpanKind.CLIENT else "error"
         self.response_facts: Response | None = None
         self.usage_facts: Usage | None = None
         self._cost: Cost | None = None
@@ -113,6 +124,9 @@ class Call(Scope):
             return False
         self._joined = True
         self.request = merged(request, mine) or mine
+        name = span_name(stage, self.request)
+        if name != span_name(stage, mine):
+            self.span.update_name(name)
         return True
 
     def absorb(self, response: Response | None) -> None:
@@ -149,26 +163,36 @@ class Call(Scope):
 
     # streams
 
-    def stream(self, source: Any) -> Any:
+    def stream(self, source: Source) -> Source:
         """A stand-in for ``source`` that passes its items through and records first chunk, gaps and outcome.
 
         Args:
-            source: an iterable or async iterable of text, bytes or anything else.
+            source: an iterable or async iterable of text, bytes or anything else, or a context manager of one.
 
         Returns:
             An iterator of the same kind with the same items; ``source`` itself once the call has ended.
         """
         self.start()
-        return Stream(source, self) if self.live else source
+        return cast("Source", Stream(source, self)) if self.live else source
 
     def chunk(self, item: Any) -> None:
         """A chunk came through ``stream``; empty text or bytes are a chunk but no first token."""
         with guard("chunk"):
-            if self.watched:
+            if self.watched or not self._open:
                 return
             self.tick()
-            if not self._seen_content and (item or not isinstance(item, str | bytes)):
+            if not self._seen_content and _has_content(item):
                 self.content()
+
+    def stream_began(self) -> None:
+        super().stream_began()
+        if self._turn is not None:
+            self._turn.hold()
+
+    def stream_ended(self, outcome: Outcome, kind: str | None, end_s: float, *, ends_scope: bool) -> None:
+        super().stream_ended(outcome, kind, end_s, ends_scope=ends_scope)
+        if self._turn is not None:
+            self._turn.release(outcome, kind, end_s)
 
     def aside(self, work: Callable[[], None]) -> None:
         """Do ``work`` later: called inside a garbage collection."""
@@ -199,9 +223,12 @@ class Call(Scope):
     ) -> None:
         """Give what came back: the model that answered, the provider's id, why it stopped."""
         with guard("response"):
-            reasons = None if finish_reasons is None else tuple(str(reason) for reason in finish_reasons)
-            cut = reasons is not None and any(reason in {"length", "max_tokens"} for reason in reasons)
-            self.absorb(Response(model=model, id=id, finish_reasons=reasons, length_cut=cut))
+            reasons = checked_reasons(finish_reasons)
+            answered = checked_text("response", "model", model)
+            self.absorb(Response(model=answered, id=checked_text("response", "id", id), finish_reasons=reasons))
+            if reasons is not None and self.live and self.response_facts is not None:
+                cut = not _LENGTH_REASONS.isdisjoint(reasons)
+                self.response_facts = self.response_facts._replace(length_cut=cut)
 
     def results(
         self,
@@ -250,15 +277,17 @@ class Call(Scope):
             facts = read(response)
             if facts is None:
                 kind = f"{type(response).__module__}.{type(response).__qualname__}"
-                misuse("unreadable", f"record(): cannot read {kind}; accepted: responses of the supported clients")
+                misuse("unreadable", "record():", f"cannot read {kind}; accepted: responses of the supported clients")
             self.absorb(facts)
 
     # end
 
     def _price(self, outcome: Outcome) -> Cost | None:
-        if self._cost is not None or self._has_children:
-            return self._cost
         usage, response = self.usage_facts, self.response_facts
+        if self._cost is not None:
+            return self._cost
+        if self._has_children and not (self._joined and usage is not None):
+            return None  # the cost is on the children; what a joined first attempt used is this call's own
         if usage is None:
             billable = self.stage in PRICED_STAGES and (outcome != "error" or self.chunks > 0)
             return _NO_USAGE if billable else None

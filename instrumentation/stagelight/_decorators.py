@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import AsyncIterator, Callable, Generator
+from collections.abc import AsyncGenerator, Callable, Generator
 from typing import Any, TypeVar
 
 from stagelight._calls import Call
@@ -45,9 +45,8 @@ def _generator(function: Callable[..., Any], make: Callable[[], Call | Turn]) ->
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
         scope = make().start()
-        stream = scope.stream(function(*args, **kwargs))
         try:
-            result = yield from stream
+            result = yield from scope.stream(function(*args, **kwargs))
         except BaseException as error:
             scope.fail(error)
             raise
@@ -58,19 +57,44 @@ def _generator(function: Callable[..., Any], make: Callable[[], Call | Turn]) ->
     return call
 
 
+class _Resumed:
+    """Block around a ``yield`` that keeps the error which the caller throws in, for the function to handle."""
+
+    error: BaseException | None = None
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
+        self.error = error
+        return not isinstance(error, GeneratorExit)
+
+
 def _async_generator(function: Callable[..., Any], make: Callable[[], Call | Turn]) -> Callable[..., Any]:
     @functools.wraps(function)
-    async def call(*args: Any, **kwargs: Any) -> AsyncIterator[Any]:
+    async def call(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
         scope = make().start()
-        stream = scope.stream(function(*args, **kwargs))
         try:
-            async for item in stream:
-                yield item
+            stream = scope.stream(function(*args, **kwargs))
+            advance = anext(stream)
+            while True:  # what `yield from` does, which async generators lack
+                try:
+                    item = await advance
+                except StopAsyncIteration:
+                    return
+                resumed = _Resumed()
+                sent = None
+                try:
+                    with resumed:
+                        sent = yield item
+                except GeneratorExit:
+                    await stream.aclose()
+                    raise
+                advance = stream.asend(sent) if resumed.error is None else stream.athrow(resumed.error)
         except BaseException as error:
             scope.fail(error)
             raise
         finally:
-            await stream.aclose()
             scope.end()
 
     return call

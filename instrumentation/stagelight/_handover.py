@@ -54,8 +54,7 @@ class Handover:
     def put(self, work: Work) -> None:
         """Hand over one piece of work; never blocks and never raises."""
         if self._inline:
-            if self._queue.qsize():
-                self._empty()
+            self.catch_up()
             _do(work)
         elif self._queue.qsize() >= self._capacity:
             self.overflows += 1
@@ -68,6 +67,11 @@ class Handover:
     def put_aside(self, work: Work) -> None:
         """Hand over from a destructor, where no lock may be taken."""
         self._queue.put(work)
+
+    def catch_up(self) -> None:
+        """Do what was put aside, where no worker does it."""
+        if self._inline and self._queue.qsize():
+            self._empty()
 
     def drain(self, timeout_s: float) -> bool:
         """Wait until everything handed over so far is done.

@@ -8,6 +8,7 @@ when its block has exited and all its streams have ended, at the later of the tw
 from __future__ import annotations
 
 import asyncio
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from concurrent.futures import CancelledError as FutureCancelledError
@@ -20,6 +21,7 @@ from opentelemetry.trace import INVALID_SPAN, Span, SpanKind, Status, StatusCode
 
 from stagelight import _clock, _runtime
 from stagelight._guard import guard
+from stagelight._validation import checked_error, checked_outcome
 from stagelight.facts import Outcome
 
 if TYPE_CHECKING:
@@ -39,6 +41,18 @@ NANOSECONDS = 1_000_000_000
 _CANCELLATIONS = (asyncio.CancelledError, FutureCancelledError, KeyboardInterrupt, SystemExit)
 _FAILURES: frozenset[Outcome] = frozenset({"error", "provider_aborted", "timeout"})
 """Outcomes that are errors of the call; a user pressing stop or a cancelled task is none."""
+_OTHER_ERROR = "_OTHER"  # what the conventions give an error whose class is not known
+
+_forks = 0
+
+
+def _count_fork() -> None:
+    global _forks  # noqa: PLW0603 - one count per process
+    _forks += 1
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_count_fork)
 
 
 def error_type(error: BaseException) -> str:
@@ -85,21 +99,23 @@ class Scope(ABC):
 
     __slots__ = (
         "__weakref__",
-        "_before",
-        "_block_open",
         "_block_used",
+        "_blocks",
+        "_born",
         "_error_type",
         "_open",
         "_outcome",
         "_runtime",
         "_started",
         "_streams",
+        "_until_s",
         "context",
         "span",
         "start_ns",
         "start_s",
     )
 
+    stream_failure: Outcome = "error"
     span: Span
     context: Context
     start_ns: int
@@ -108,10 +124,13 @@ class Scope(ABC):
 
     def __init__(self) -> None:
         self._started = False
+        # Appends and pops of a list are atomic: threads and garbage collections need no lock.
         self._open = [True]
-        self._block_open = False
+        self._blocks: list[Context] = []
         self._block_used = False
-        self._streams = 0
+        self._streams: list[None] = []
+        self._until_s = 0.0
+        self._born = _forks
         self._outcome: Outcome | None = None
         self._error_type: str | None = None
 
@@ -123,7 +142,7 @@ class Scope(ABC):
         self.start_ns = _clock.wall_ns()
         self.span = runtime.tracer.start_span(name, before, kind, attributes, start_time=self.start_ns)
         self.context = Context({**before, _SPAN_KEY: self.span, key: self})  # one copy instead of two
-        self.start_s = _clock.seconds()
+        self.start_s = self._until_s = _clock.seconds()
         self._started = True
 
     @abstractmethod
@@ -142,6 +161,11 @@ class Scope(ABC):
         """Started and not ended."""
         return self._started and bool(self._open)
 
+    @property
+    def of_this_process(self) -> bool:
+        """Made in this process: what was open at a fork is the parent's to end and to bill."""
+        return self._born == _forks
+
     # context
 
     def active(self) -> Attachment:
@@ -151,8 +175,8 @@ class Scope(ABC):
 
     def __enter__(self) -> Self:
         self.start()
-        self._block_open = self._block_used = True
-        self._before = otel_context.get_current()
+        self._block_used = True
+        self._blocks.append(otel_context.get_current())
         if self._started:
             otel_context.attach(self.context)
         return self
@@ -160,14 +184,17 @@ class Scope(ABC):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        before = self._blocks.pop()
         if self._started and otel_context.get_current() is self.context:
-            otel_context.attach(self._before)
-        self._block_open = False
+            otel_context.attach(before)
         with guard("end"):
             if error is not None:
                 self.fail(error)
-            elif not self._streams:
-                self._finish(_clock.seconds())
+            elif self._started:
+                self._until_s = max(self._until_s, _clock.seconds())
+                if self._streams:
+                    self._runtime.handover.catch_up()  # a stream left by ``break`` has ended already
+                self._end_when_done()
 
     async def __aenter__(self) -> Self:
         return self.__enter__()
@@ -186,14 +213,24 @@ class Scope(ABC):
             outcome: how it ended, one of ``facts.Outcome``; default ``completed``, or what its streams said.
         """
         with guard("end"):
-            if outcome is not None:
-                self._outcome = outcome
+            if not self.live:
+                return
+            stated = checked_outcome(outcome)
+            if stated is not None:
+                self._outcome = stated
+                unknown = "timeout" if stated == "timeout" else _OTHER_ERROR
+                self._error_type = (self._error_type or unknown) if stated in _FAILURES else None
             self._finish(_clock.seconds())
 
     def fail(self, error: BaseException) -> None:
         """End now with an error; its class is recorded, never its message or stack trace."""
         with guard("end"):
-            self._note(outcome_of(error), error_type(error))
+            if not self.live:
+                return
+            known = checked_error(error)
+            if self._outcome not in _FAILURES:  # what a stream said of the provider says more
+                self._outcome = None
+                self._note(outcome_of(error) if known else "error", error_type(error) if known else _OTHER_ERROR)
             self._finish(_clock.seconds())
 
     def _note(self, outcome: Outcome, kind: str | None = None) -> None:
@@ -204,18 +241,25 @@ class Scope(ABC):
 
     def stream_began(self) -> None:
         """A stream of this scope exists: the scope stays open until it has ended."""
-        self._streams += 1
+        self._streams.append(None)
 
     def stream_ended(self, outcome: Outcome, kind: str | None, end_s: float, *, ends_scope: bool) -> None:
         """A stream of this scope ended; called exactly once per stream."""
-        self._streams -= 1
-        self._note(outcome, kind)
-        if not self._block_open and (ends_scope or self._block_used) and self._streams <= 0:
-            self._finish(end_s)
+        self._streams.pop()
+        if self.live:
+            self._note(outcome, kind)
+            self._until_s = max(self._until_s, end_s)
+            if ends_scope or self._block_used:
+                self._end_when_done()
+
+    def _end_when_done(self) -> None:
+        """End at the later of the last block's exit and the last stream's end."""
+        if not self._blocks and not self._streams:
+            self._finish(self._until_s)
 
     def _finish(self, end_s: float) -> None:
         """End exactly once: the list's pop is atomic, so of two racing threads one wins."""
-        if not self._started:
+        if not self._started or not self.of_this_process:
             return
         try:
             self._open.pop()

@@ -20,13 +20,15 @@ from stagelight._guard import guard
 from stagelight._lifecycle import error_type, outcome_of
 from stagelight.facts import Outcome
 
-__all__ = ["Listener", "Stream", "StreamEnd"]
+__all__ = ["AsyncStream", "DualStream", "Listener", "Stream", "StreamEnd", "SyncStream"]
 
 
 class Listener(Protocol):
     """The scope a stream belongs to."""
 
     context: Context
+    stream_failure: Outcome
+    """Outcome of a stream whose source raised."""
 
     def stream_began(self) -> None: ...
 
@@ -65,10 +67,14 @@ class StreamEnd:
             with guard("stream end"):
                 self._scope.stream_ended(outcome, kind, _clock.seconds(), ends_scope=self._ends_scope)
 
-    def with_error(self, error: BaseException) -> None:
-        """End now because the source raised ``error``."""
-        outcome = outcome_of(error, "provider_aborted")
-        self.with_outcome(outcome, error_type(error))
+    def with_error(self, error: BaseException, otherwise: Outcome = "provider_aborted") -> None:
+        """End now because ``error`` came out of the source.
+
+        Args:
+            error: the exception.
+            otherwise: the outcome unless it is a timeout or a cancellation.
+        """
+        self.with_outcome(outcome_of(error, otherwise), error_type(error))
 
     def abandoned_unseen(self) -> None:
         """End because nobody holds the stream any more; safe inside a garbage collection."""
@@ -86,24 +92,35 @@ class StreamEnd:
 class Stream:
     """A source's stand-in: same items, same exceptions, same laziness; unknown attributes are the source's.
 
+    ``Stream(source, scope)`` makes the kind that the source is: frameworks tell sync and async apart by their methods.
+
     Args:
-        source: an iterable, iterator, async iterable or async iterator; also used as its context manager.
+        source: an iterable, iterator, async iterable or async iterator, or a context manager of one.
         scope: the call or turn the stream belongs to.
         ends_scope: see ``StreamEnd``.
     """
 
-    __slots__ = ("__weakref__", "_context", "_end", "_iterator", "_scope", "_source")
+    __slots__ = ("__weakref__", "_context", "_end", "_iterator", "_manager", "_scope", "_source")
+
+    def __new__(cls, source: Any, scope: Listener, *, ends_scope: bool = False) -> Self:
+        del scope, ends_scope
+        has = type(source)
+        awaited = hasattr(has, "__aiter__") or hasattr(has, "__aenter__")
+        both = awaited and (hasattr(has, "__iter__") or hasattr(has, "__enter__"))
+        kind: Any = DualStream if both else AsyncStream if awaited else SyncStream
+        made: Self = object.__new__(kind)
+        return made
 
     def __init__(self, source: Any, scope: Listener, *, ends_scope: bool = False) -> None:
         self._source = source
+        self._manager = source
         self._scope = scope
         self._iterator: Any = None
         self._context = scope.context
         self._end = StreamEnd(scope, ends_scope=ends_scope)
 
-    # the source's own context
-
     def _enter(self) -> Context:
+        """Make the source's own context current; gives the caller's, to ``_leave`` with."""
         before = otel_context.get_current()
         otel_context.attach(self._context)
         return before
@@ -112,7 +129,41 @@ class Stream:
         self._context = otel_context.get_current()
         otel_context.attach(before)
 
-    # sync
+    def _came(self, item: Any) -> Any:
+        if self._end.open:
+            self._scope.chunk(item)
+        return item
+
+    def _broke(self, error: BaseException, thrown: tuple[Any, ...]) -> None:
+        own = bool(thrown) and (error is thrown[0] or type(error) is thrown[0])
+        self._end.with_error(error, "client_abandoned" if own else self._scope.stream_failure)
+
+    def _left(self, error: BaseException | None) -> None:
+        self._end.with_error(GeneratorExit() if error is None else error, "client_abandoned")
+
+    def close(self) -> Any:
+        """Close the source; a stream closed before its end was abandoned by the client."""
+        closing: Any = getattr(self._source, "close", None) or getattr(self._iterator, "close", _nothing)
+        before = self._enter()
+        try:
+            return closing()
+        finally:
+            self._leave(before)
+            self._end.with_outcome("client_abandoned")
+
+    def __del__(self) -> None:
+        self._end.abandoned_unseen()
+
+    def __getattr__(self, name: str) -> Any:
+        if name in Stream.__slots__:  # not initialised: a copy
+            raise AttributeError(name)
+        return getattr(self._source, name)
+
+
+class SyncStream(Stream):
+    """Stand-in for an iterator, generator or context manager."""
+
+    __slots__ = ()
 
     def __iter__(self) -> Self:
         return self
@@ -126,9 +177,9 @@ class Stream:
 
     def throw(self, *error: Any) -> Any:
         """Throw into a generator source."""
-        return self._step(lambda iterator: iterator.throw(*error))
+        return self._step(lambda iterator: iterator.throw(*error), *error)
 
-    def _step(self, advance: Callable[[Any], Any]) -> Any:
+    def _step(self, advance: Callable[[Any], Any], *thrown: Any) -> Any:
         before = self._enter()
         try:
             if self._iterator is None:
@@ -138,51 +189,47 @@ class Stream:
             self._end.with_outcome("completed")
             raise
         except BaseException as error:
-            self._end.with_error(error)
+            self._broke(error, thrown)
             raise
         finally:
             self._leave(before)
-        if self._end.open:
-            self._scope.chunk(item)
-        return item
-
-    def close(self) -> Any:
-        """Close the source; a stream closed before its end was abandoned by the client."""
-        before = self._enter()
-        try:
-            closing = getattr(self._iterator if self._iterator is not None else self._source, "close", None)
-            return closing() if closing is not None else None
-        finally:
-            self._leave(before)
-            self._end.with_outcome("client_abandoned")
+        return self._came(item)
 
     def __enter__(self) -> Self:
-        entering = getattr(type(self._source), "__enter__", None)
+        entering = getattr(type(self._manager), "__enter__", None)
         if entering is not None:
-            entered = entering(self._source)
-            if entered is not self._source:
-                self._iterator = iter(entered)
+            before = self._enter()
+            try:
+                self._source = entering(self._manager)
+            except BaseException as error:
+                self._broke(error, ())
+                raise
+            finally:
+                self._leave(before)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> Any:
+        leaving = getattr(type(self._manager), "__exit__", None)
+        before = self._enter()
         try:
-            leaving = getattr(type(self._source), "__exit__", None)
-            if leaving is not None:
-                return leaving(self._source, kind, error, trace)
-            self.close()
-            return None
+            return leaving(self._manager, kind, error, trace) if leaving is not None else self.close()
         finally:
-            self._leave_block(error)
+            self._leave(before)
+            self._left(error)
 
-    # async
+
+class AsyncStream(Stream):
+    """Stand-in for an async iterator, async generator or async context manager."""
+
+    __slots__ = ()
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> Any:
-        return await self._astep(lambda iterator: iterator.__anext__())
+        return await self._astep(anext)
 
     async def asend(self, value: Any) -> Any:
         """Send into an async generator source."""
@@ -190,9 +237,9 @@ class Stream:
 
     async def athrow(self, *error: Any) -> Any:
         """Throw into an async generator source."""
-        return await self._astep(lambda iterator: iterator.athrow(*error))
+        return await self._astep(lambda iterator: iterator.athrow(*error), *error)
 
-    async def _astep(self, advance: Callable[[Any], Any]) -> Any:
+    async def _astep(self, advance: Callable[[Any], Any], *thrown: Any) -> Any:
         before = self._enter()
         try:
             if self._iterator is None:
@@ -202,58 +249,55 @@ class Stream:
             self._end.with_outcome("completed")
             raise
         except BaseException as error:
-            self._end.with_error(error)
+            self._broke(error, thrown)
             raise
         finally:
             self._leave(before)
-        if self._end.open:
-            self._scope.chunk(item)
-        return item
+        return self._came(item)
 
     async def aclose(self) -> Any:
         """Close the source; a stream closed before its end was abandoned by the client."""
+        source = self._source
+        closing: Any = getattr(source, "aclose", None) or getattr(self._iterator, "aclose", None)
+        closing = closing or getattr(source, "close", _nothing)
         before = self._enter()
         try:
-            source = self._iterator if self._iterator is not None else self._source
-            closing = getattr(source, "aclose", None) or getattr(source, "close", None)
-            if closing is None:
-                return None
-            result = closing()
-            return await result if hasattr(result, "__await__") else result
+            closed = closing()
+            return await closed if hasattr(closed, "__await__") else closed
         finally:
             self._leave(before)
             self._end.with_outcome("client_abandoned")
 
     async def __aenter__(self) -> Self:
-        entering = getattr(type(self._source), "__aenter__", None)
+        entering = getattr(type(self._manager), "__aenter__", None)
         if entering is not None:
-            entered = await entering(self._source)
-            if entered is not self._source:
-                self._iterator = aiter(entered)
+            before = self._enter()
+            try:
+                self._source = await entering(self._manager)
+            except BaseException as error:
+                self._broke(error, ())
+                raise
+            finally:
+                self._leave(before)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> Any:
+        leaving = getattr(type(self._manager), "__aexit__", None)
+        before = self._enter()
         try:
-            leaving = getattr(type(self._source), "__aexit__", None)
-            if leaving is not None:
-                return await leaving(self._source, kind, error, trace)
-            await self.aclose()
-            return None
+            return await (self.aclose() if leaving is None else leaving(self._manager, kind, error, trace))
         finally:
-            self._leave_block(error)
+            self._leave(before)
+            self._left(error)
 
-    # end
 
-    def _leave_block(self, error: BaseException | None) -> None:
-        if error is not None and outcome_of(error) == "cancelled":
-            self._end.with_outcome("cancelled")
-        else:
-            self._end.with_outcome("client_abandoned")
+class DualStream(SyncStream, AsyncStream):
+    """Stand-in for a source that can be iterated both ways."""
 
-    def __del__(self) -> None:
-        self._end.abandoned_unseen()
+    __slots__ = ()
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._source, name)
+
+def _nothing() -> None:
+    """What closing a source without ``close`` does."""

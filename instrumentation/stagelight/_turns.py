@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import weakref
 from collections import deque
 from collections.abc import Callable
 from decimal import Decimal
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar, cast
 
 from opentelemetry import context as otel_context
 from opentelemetry.context import Context
@@ -20,6 +21,8 @@ from stagelight._streaming import Stream
 from stagelight.facts import Cost, Identity, Outcome, Stage, TurnFacts, Unpriced, Usage
 
 __all__ = ["Turn", "current_turn", "settle_all"]
+
+Source = TypeVar("Source")
 
 _FOLD_AT = 512
 _MAX_INTERVALS = 4096
@@ -37,12 +40,12 @@ class _Entry(NamedTuple):
 
 
 class _Totals:
-    """Running sums of a turn. Entries are appended without a lock (a garbage collection may do it) and folded later."""
+    """Running sums of a turn: entries are appended without a lock and folded into sums later."""
 
     __slots__ = ("_folding", "amount", "calls", "entries", "input_tokens", "intervals", "output_tokens", "status")
 
     def __init__(self) -> None:
-        self._folding = threading.Lock()
+        self._folding = threading.RLock()  # re-entrant: a signal handler may flush while its thread folds
         self.entries: deque[_Entry] = deque()
         self.intervals: list[Interval] = []
         self.calls = 0
@@ -57,13 +60,9 @@ class _Totals:
             self.fold()
 
     def fold(self) -> None:
-        if not self._folding.acquire(blocking=False):
-            return
-        try:
+        with self._folding:
             while self.entries:
                 self._take(self.entries.popleft())
-        finally:
-            self._folding.release()
 
     def _take(self, entry: _Entry) -> None:
         self.calls += 1
@@ -95,7 +94,17 @@ def _plus(total: int | None, more: int | None) -> int | None:
 class Turn(Scope):
     """One request from question to answer, or one job; made by ``stagelight.turn`` and ``stagelight.job``."""
 
-    __slots__ = ("_first_audio_s", "_first_token_s", "_totals", "_unbilled", "identity", "kind", "name", "outer")
+    __slots__ = (
+        "_end_s",
+        "_first_audio_s",
+        "_first_token_s",
+        "_totals",
+        "_unbilled",
+        "identity",
+        "kind",
+        "name",
+        "outer",
+    )
 
     def __init__(self, kind: Literal["turn", "job"], name: str, identity: Identity) -> None:
         super().__init__()
@@ -103,6 +112,7 @@ class Turn(Scope):
         self.name = name
         self.identity = identity
         self.outer: Turn | None = None
+        self._end_s: float | None = None
         self._totals = _Totals()
         self._first_token_s: float | None = None
         self._first_audio_s: float | None = None
@@ -118,10 +128,29 @@ class Turn(Scope):
         self._begin(name, SpanKind.INTERNAL, attributes, TURN_KEY)
         self.context = otel_context.set_value(CALL_KEY, None, self.context)
 
-    def stream(self, source: Any) -> Any:
+    def stream(self, source: Source) -> Source:
         """A stand-in for ``source``; the turn stays open until it has ended."""
         self.start()
-        return Stream(source, self) if self.live else source
+        return cast("Source", Stream(source, self)) if self.live else source
+
+    def stream_began(self) -> None:
+        super().stream_began()
+        if self.outer is not None:
+            self.outer.hold()
+
+    def stream_ended(self, outcome: Outcome, kind: str | None, end_s: float, *, ends_scope: bool) -> None:
+        super().stream_ended(outcome, kind, end_s, ends_scope=ends_scope)
+        if self.outer is not None:
+            self.outer.release(outcome, kind, end_s)
+
+    def hold(self) -> None:
+        """A stream of one of its calls began: the turn stays open until that has ended."""
+        self.stream_began()
+
+    def release(self, outcome: Outcome, kind: str | None, end_s: float) -> None:
+        """A stream of one of its calls ended; its outcome is the turn's where the stream was all that was left."""
+        left = self._block_used and not self._blocks
+        self.stream_ended(outcome if left else "completed", kind if left else None, end_s, ends_scope=False)
 
     def chunk(self, item: Any) -> None:
         """A turn records no chunks of its own: its calls do."""
@@ -141,8 +170,8 @@ class Turn(Scope):
             self.outer.first(stage, moment_s)
 
     def add(self, stage: Stage, start_s: float, end_s: float, usage: Usage | None, cost: Cost | None) -> None:
-        """A call of this turn ended."""
-        if self.live:
+        """A call of this turn ended; one that ends after the turn is in the trace only."""
+        if self._end_s is None or end_s <= self._end_s:
             self._totals.add(_Entry(Interval(stage, start_s, end_s), usage, cost))
         if self.outer is not None:
             self.outer.add(stage, start_s, end_s, usage, cost)
@@ -154,35 +183,40 @@ class Turn(Scope):
         return self._totals.amount or Decimal(0)
 
     def bill(self, bill: Callable[[Identity], None]) -> None:
-        """Bill a call once it is known for whom: at ``identify``, or at the turn's end.
+        """Bill a call once it is known for whom: at the turn's end; a job's calls at once.
 
         Runs in the hand-over only.
         """
-        if self.live and self.identity.user is None and self.identity.tenant is None:
+        if self.kind == "turn" and self.live and self.of_this_process:
             self._unbilled.append(bill)
-            _unsettled.add(self)
-            if len(self._unbilled) > _MAX_UNBILLED:
-                self.settle()
-        else:
+            with _settling:
+                _unsettled.add(self)
+            if len(self._unbilled) <= _MAX_UNBILLED:
+                return
             self.settle()
+        else:
             bill(self.identity)
 
     def settle(self) -> None:
         """Bill everything that waited."""
+        with _settling:
+            _unsettled.discard(self)
         while self._unbilled:
-            self._unbilled.popleft()(self.identity)
-        _unsettled.discard(self)
+            try:
+                bill = self._unbilled.popleft()
+            except IndexError:  # another thread took the last one
+                return
+            bill(self.identity)
 
     # end
 
     def _record(self, end_s: float, outcome: Outcome) -> None:
-        self._totals.fold()
-        end_ns = self.end_ns(end_s)
-        self._runtime.handover.put(lambda: self._hand_in(end_s, end_ns, outcome))
+        self._end_s = end_s
+        self._runtime.handover.put(lambda: self._hand_in(end_s, outcome))
 
-    def _hand_in(self, end_s: float, end_ns: int, outcome: Outcome) -> None:
+    def _hand_in(self, end_s: float, outcome: Outcome) -> None:
         self.settle()
-        facts = self._facts(end_s, outcome)
+        facts, end_ns = self._facts(end_s, outcome), self.end_ns(end_s)
         end_span(self.span, end_ns, turn_attributes(facts, self.identity), facts.error_type)
         self._runtime.instruments.turn(facts, self.identity, self)
 
@@ -208,13 +242,29 @@ class Turn(Scope):
 
 
 _unsettled: weakref.WeakSet[Turn] = weakref.WeakSet()
-"""Turns with calls that wait to be billed; touched by the hand-over only."""
+"""Turns with calls that wait to be billed."""
+_settling = threading.RLock()
 
 
 def settle_all() -> None:
     """Bill the calls of turns that still run, before the process ends or a flush promises that all is sent."""
-    for turn in list(_unsettled):
+    with _settling:
+        turns = list(_unsettled)
+    for turn in turns:
         turn.settle()
+
+
+def _forget_the_parents() -> None:
+    """What waited at a fork is the parent's to bill."""
+    global _settling  # noqa: PLW0603 - a thread of the parent may have held it
+    _settling = threading.RLock()
+    for turn in list(_unsettled):
+        turn._unbilled.clear()  # noqa: SLF001 - this module's own
+    _unsettled.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_the_parents)
 
 
 def _inherit(own: Identity, outer: Identity) -> Identity:
