@@ -304,6 +304,20 @@ def test_a_manual_call_around_the_client_is_one_call(world: Any, script: Any) ->
     assert len(captured.ledger) == 1
 
 
+def test_a_block_knows_the_provider_of_an_unknown_host(world: Any, script: Any) -> None:
+    """A client at a host nobody has named is the call of the block it is in, whatever provider that says."""
+
+    async def scenario(client: Any) -> None:
+        with stagelight.llm(provider="acme", model="acme-large"):
+            await script.now(client.chat.completions.create(**CHAT))
+        await script.now(client.chat.completions.create(**CHAT))
+
+    with capture() as captured:
+        world.play(scenario)
+
+    assert [call.attributes[a.GEN_AI_PROVIDER_NAME] for call in captured.calls] == ["acme", "openai_compatible"]
+
+
 def test_a_failure_inside_a_manual_call_ends_it_once(world: Any, script: Any) -> None:
     """The block, not the client, decides how it ends: here with the exception that leaves it."""
 

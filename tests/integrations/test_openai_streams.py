@@ -116,6 +116,20 @@ def test_a_raw_stream(world: Any, script: Any) -> None:
     assert (call.outcome, call.cost_status) == ("completed", "exact")
 
 
+def test_a_stream_of_a_streaming_response(world: Any, script: Any) -> None:
+    """A stream that the caller makes from a streaming response is watched as well."""
+
+    async def scenario(client: Any) -> None:
+        block = client.chat.completions.with_streaming_response.create(**CHAT, **USAGE)
+        async with script.inside(block) as response:
+            async for _ in script.each(await script.now(response.parse())):
+                pass
+
+    call = world.run(scenario).call("llm")
+
+    assert (call.outcome, call.cost_status) == ("completed", "exact")
+
+
 def test_a_stream_read_as_lines(world: Any, script: Any) -> None:
     """Bytes that the caller takes apart are counted and timed, and their usage stays unknown."""
 

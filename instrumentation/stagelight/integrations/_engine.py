@@ -19,13 +19,20 @@ class Observed:
     """The call that a client's call is: the one it was made in, or one of its own.
 
     A client called inside a manual block of the same stage and provider fills that block's call, which its block ends.
+
+    Args:
+        stage: kind of work.
+        request: what was asked.
+        is_provider_known: False when the provider is only what stands in for an unknown one: a block that names its
+            provider knows better.
     """
 
     __slots__ = ("__weakref__", "call", "joined")
 
-    def __init__(self, stage: Stage, request: Request) -> None:
+    def __init__(self, stage: Stage, request: Request, *, is_provider_known: bool = True) -> None:
         ambient = current_call()
-        self.joined = ambient is not None and ambient.join(stage, request)
+        named = request if is_provider_known else request._replace(provider=None)
+        self.joined = ambient is not None and ambient.join(stage, named)
         self.call = ambient if ambient is not None and self.joined else Call(stage, request).start()
 
     def absorb(self, response: Response | None) -> None:
@@ -45,7 +52,7 @@ class Observed:
             error: the value of ``error.type`` where the client raised nothing although the call failed.
         """
         if error is not None:
-            self.stream_end().with_outcome(outcome or "error", error)
+            StreamEnd(self.call, ends_scope=not self.joined).with_outcome(outcome or "error", error)
         elif not self.joined:
             self.call.end(outcome)
 

@@ -18,7 +18,7 @@ from stagelight._guard import guard
 from stagelight._lifecycle import Attachment
 from stagelight.facts import RateLimit, Request, Response, Stage
 from stagelight.integrations._engine import Observation, Observed
-from stagelight.integrations._hosts import provider_of, server_of
+from stagelight.integrations._hosts import COMPATIBLE, provider_of, server_of
 from stagelight.integrations._reading import part
 from stagelight.integrations._watching import Body, Chunks, JsonBytes, UnreadBytes, Watch, watch_body
 
@@ -55,7 +55,8 @@ class ClientCall:
         self.operation = operation
         self.request = request
         self.path = path
-        self.observed = Observed(operation.stage, request)
+        is_known = request.provider != COMPATIBLE
+        self.observed = Observed(operation.stage, request, is_provider_known=is_known)
         self.body: Body | None = None
         self._http: Any = None
 

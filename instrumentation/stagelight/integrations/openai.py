@@ -25,6 +25,9 @@ _OUTPUT_TYPES = {"json_object": "json", "json_schema": "json", "text": "text"}
 _BILLED_PER_CHARACTER = ("tts-1", "tts-1-hd")
 """Models whose billed quantity is the input's length, which the request itself tells."""
 
+_KNOWN_PCM = frozenset({"openai", "azure.ai.openai"})
+"""Providers whose raw samples have the rate that OpenAI documents; another server's may have any."""
+
 
 # what was asked
 
@@ -203,7 +206,7 @@ def _speech_bytes(request: Request, headers: Mapping[str, str]) -> Chunks:
     if headers.get("content-encoding", "identity") == "identity":
         if request.audio_format == "wav" or "wav" in headers.get("content-type", ""):
             return AudioBytes(Wav())
-        if request.audio_format == "pcm":
+        if request.audio_format == "pcm" and request.provider in _KNOWN_PCM:
             return AudioBytes(Pcm())
     return UnreadBytes()
 
