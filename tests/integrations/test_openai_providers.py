@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -216,3 +218,11 @@ def test_record_reads_what_the_client_returns(simulator: Any) -> None:
 
     assert [call.cost_status for call in captured.calls] == ["exact"] * 3
     assert read(object()) is None
+
+
+def test_the_documented_hosts() -> None:
+    """The table of hosts in the documentation is the one in use."""
+    page = Path(__file__).parents[2] / "docs" / "integrations.md"
+    rows = re.findall(r"^\| `([a-z0-9.-]+)` \| `([a-z0-9_.]+)` \|$", page.read_text("utf-8"), re.MULTILINE)
+
+    assert rows == list(PROVIDERS.items())
