@@ -350,7 +350,7 @@ def port() -> Iterator[int]:
     """Port of a server that speaks Qdrant's REST protocol."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Server)
     server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     yield server.server_address[1]
     server.shutdown()
