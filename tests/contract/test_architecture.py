@@ -25,6 +25,7 @@ ROOT = Path(stagelight.__file__).parent
 ORDER = (
     "_version",
     "_clock",
+    "_forks",
     "_guard",
     "conventions",
     "facts",

@@ -6,6 +6,8 @@ import threading
 from collections import Counter
 from typing import Literal, NamedTuple
 
+from stagelight._forks import in_every_child
+
 __all__ = ["Account", "Balance", "DropReason", "Signal"]
 
 Signal = Literal["traces", "logs", "metrics"]
@@ -22,11 +24,16 @@ class Balance(NamedTuple):
 
 
 class Account:
-    """Counts of one signal."""
+    """Counts of one signal; a forked child counts from zero."""
 
     def __init__(self, signal: Signal) -> None:
         self.signal = signal
-        self._lock = threading.Lock()
+        self.restart()
+        in_every_child(self.restart)
+
+    def restart(self) -> None:
+        """Begin at zero."""
+        self._lock = threading.RLock()  # re-entrant: a span may end inside a garbage collection
         self._made = 0
         self._delivered = 0
         self._dropped: Counter[str] = Counter()
@@ -40,8 +47,9 @@ class Account:
             self._delivered += items
 
     def dropped(self, items: int, reason: DropReason) -> None:
-        with self._lock:
-            self._dropped[reason] += items
+        if items:
+            with self._lock:
+                self._dropped[reason] += items
 
     def balance(self) -> Balance:
         """The account now; what is neither delivered nor dropped is queued or on its way."""
@@ -49,7 +57,3 @@ class Account:
             dropped = dict(self._dropped)
             queued = self._made - self._delivered - sum(dropped.values())
             return Balance(self._made, self._delivered, dropped, queued)
-
-    def restart(self) -> None:
-        """Begin at zero, as a forked child must."""
-        self.__init__(self.signal)  # type: ignore[misc]  # the lock may have been held by another thread at the fork

@@ -12,16 +12,33 @@ import math
 import threading
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from opentelemetry.context import Context
 from opentelemetry.metrics import Counter, Histogram, Meter
-from opentelemetry.trace import Span
+from opentelemetry.trace import Span, SpanContext
 
 from stagelight import _clock
+from stagelight._forks import in_every_child
 from stagelight.conventions.model import Metric
 
-__all__ = ["Accumulators", "Backend", "CounterSeries", "HistogramSeries", "SdkBackend", "Series", "Where"]
+__all__ = [
+    "Accumulators",
+    "Backend",
+    "CounterSeries",
+    "HistogramSeries",
+    "Kept",
+    "Measurements",
+    "SdkBackend",
+    "Series",
+    "Where",
+]
+
+Measurements = Literal["sampled", "all", "none"]
+"""Which measurements may become exemplars: those of sampled spans, all, or none."""
+
+Kept = tuple[float, int, SpanContext | None]
+"""An exemplar: value, Unix nanoseconds, and the span it was measured in."""
 
 
 class Where(Protocol):
@@ -71,9 +88,7 @@ class SdkBackend:
         self._instruments: dict[str, Counter | Histogram] = {}
 
     def series(self, metric: Metric, labels: Mapping[str, Any]) -> Series:
-        instrument = self._instruments.get(metric.name)
-        if instrument is None:
-            instrument = self._instruments.setdefault(metric.name, self._make(metric))
+        instrument = self._instruments.get(metric.name) or self._instruments.setdefault(metric.name, self._make(metric))
         record = instrument.record if isinstance(instrument, Histogram) else instrument.add
         return _SdkSeries(record, dict(labels))
 
@@ -88,29 +103,51 @@ class SdkBackend:
 class CounterSeries:
     """A monotonic sum."""
 
-    __slots__ = ("labels", "lock", "start_ns", "value")
+    __slots__ = ("changed", "labels", "lock", "start_ns", "value")
 
     def __init__(self, labels: Mapping[str, Any], lock: threading.RLock) -> None:
         self.labels = labels
         self.lock = lock
         self.start_ns = _clock.wall_ns()
+        self.clear()
+
+    def clear(self) -> None:
+        """Begin anew, as delta temporality asks for."""
         self.value: float = 0
+        self.changed = False
+        """Something was added since then, be it 0."""
 
     def add(self, value: float, where: Where | None = None) -> None:  # noqa: ARG002 - sums have no exemplars here
-        if value >= 0 and math.isfinite(value):
-            with self.lock:
-                self.value += value
+        if not 0 <= value < math.inf:  # NaN included
+            return
+        with self.lock:
+            self.value += value
+            self.changed = True
 
 
 class HistogramSeries:
     """Counts per bucket, with the last exemplar of each."""
 
-    __slots__ = ("bounds", "counts", "exemplars", "highest", "labels", "lock", "lowest", "start_ns", "total")
+    __slots__ = (
+        "bounds",
+        "counts",
+        "exemplars",
+        "highest",
+        "labels",
+        "lock",
+        "lowest",
+        "measurements",
+        "start_ns",
+        "total",
+    )
 
-    def __init__(self, labels: Mapping[str, Any], bounds: tuple[float, ...], lock: threading.RLock) -> None:
+    def __init__(
+        self, labels: Mapping[str, Any], bounds: tuple[float, ...], lock: threading.RLock, measurements: Measurements
+    ) -> None:
         self.labels = labels
         self.bounds = bounds
         self.lock = lock
+        self.measurements = measurements
         self.start_ns = _clock.wall_ns()
         self.clear()
 
@@ -120,10 +157,10 @@ class HistogramSeries:
         self.total: float = 0
         self.lowest = math.inf
         self.highest = -math.inf
-        self.exemplars: dict[int, tuple[float, int, Span]] = {}
+        self.exemplars: dict[int, Kept] = {}
 
     def add(self, value: float, where: Where | None = None) -> None:
-        if not (value >= 0 and value < math.inf):  # the SDK refuses the same, NaN included
+        if not 0 <= value < math.inf:  # the SDK refuses the same, NaN included
             return
         bucket = bisect_left(self.bounds, value)
         with self.lock:
@@ -131,39 +168,50 @@ class HistogramSeries:
             self.total += value
             self.lowest = min(self.lowest, value)
             self.highest = max(self.highest, value)
-            if where is not None:
-                self.exemplars[bucket] = (value, _clock.wall_ns(), where.span)
+            if self.measurements == "none":
+                return
+            # Not the span: it would keep all its attributes alive until the next push.
+            context = None if where is None else where.span.get_span_context()
+            if self.measurements == "all" or (context is not None and context.trace_flags.sampled):
+                self.exemplars[bucket] = (value, _clock.wall_ns(), context)
 
 
 class Accumulators:
-    """All series of a process that has providers of ours."""
+    """All series of a process that has providers of ours; in a forked child, which is another process, from zero.
 
-    def __init__(self) -> None:
+    Args:
+        measurements: which ones may become exemplars.
+    """
+
+    def __init__(self, measurements: Measurements = "sampled") -> None:
         self.lock = threading.RLock()  # re-entrant: a call may end inside a garbage collection
-        self._series: dict[Metric, list[CounterSeries | HistogramSeries]] = {}
+        self._measurements = measurements
+        self._series: dict[str, tuple[Metric, dict[tuple[Any, ...], CounterSeries | HistogramSeries]]] = {}
+        in_every_child(self.restart)
 
     def series(self, metric: Metric, labels: Mapping[str, Any]) -> Series:
-        made: CounterSeries | HistogramSeries
+        """The one series of ``metric`` with these labels."""
+        _, found = self._series.get(metric.name) or self._series.setdefault(metric.name, (metric, {}))
+        key = tuple(map(labels.get, metric.labels))
+        series = found.get(key)
+        if series is None:
+            series = found.setdefault(key, self._make(metric, dict(labels)))
+        return series
+
+    def _make(self, metric: Metric, labels: Mapping[str, Any]) -> CounterSeries | HistogramSeries:
         if metric.instrument == "histogram":
-            made = HistogramSeries(dict(labels), tuple(map(float, metric.buckets)), self.lock)
-        else:
-            made = CounterSeries(dict(labels), self.lock)
-        with self.lock:
-            self._series.setdefault(metric, []).append(made)
-        return made
+            return HistogramSeries(labels, tuple(map(float, metric.buckets)), self.lock, self._measurements)
+        return CounterSeries(labels, self.lock)
 
     def all(self) -> Iterable[tuple[Metric, list[CounterSeries | HistogramSeries]]]:
         """Every metric with its series."""
-        with self.lock:
-            return [(metric, list(series)) for metric, series in self._series.items()]
+        return [(metric, list(found.values())) for metric, found in list(self._series.values())]
 
     def restart(self) -> None:
-        """Begin at zero in a forked child: its process is another series."""
+        """Begin at zero."""
         self.lock = threading.RLock()
-        for series in (one for many in self._series.values() for one in many):
-            series.lock = self.lock
-            series.start_ns = _clock.wall_ns()
-            if isinstance(series, HistogramSeries):
+        for _, many in self.all():
+            for series in many:
+                series.lock = self.lock
+                series.start_ns = _clock.wall_ns()
                 series.clear()
-            else:
-                series.value = 0

@@ -6,30 +6,23 @@ not bytes; measured with a dead collector, they took 20 to 50 s to exit and grew
 
 from __future__ import annotations
 
-import logging
-import os
+import contextlib
 import threading
 import time
-import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Generic, NamedTuple, TypeVar
 
 from opentelemetry import context as otel_context
 
+from stagelight._forks import in_every_child
 from stagelight._guard import quietly
-from stagelight.export.accounting import Account
+from stagelight.export.accounting import Account, DropReason
+from stagelight.export.complaints import Complaints
 
-__all__ = ["SUPPRESS_KEY", "BatchQueue", "Limits"]
+__all__ = ["BatchQueue", "Limits"]
 
 Item = TypeVar("Item")
-
-logger = logging.getLogger("stagelight.export")
-
-SUPPRESS_KEY = otel_context._SUPPRESS_INSTRUMENTATION_KEY  # noqa: SLF001 - the API has no public name for it yet
-"""Context key under which no instrumentation records, so that exports do not export themselves."""
-
-_QUIET_S = 60.0  # one line a minute at most while a back end is away
 
 
 class Limits(NamedTuple):
@@ -39,66 +32,106 @@ class Limits(NamedTuple):
     size: int = 32 * 1024 * 1024
     """Estimated bytes."""
     batch: int = 512
+    batch_size: int = 2 * 1024 * 1024
+    """Estimated bytes of a batch; gRPC servers refuse more than 4 MiB by default. A larger item goes alone."""
     delay_s: float = 1.0
     """How long an item waits for others at most."""
 
 
 class BatchQueue(Generic[Item]):
-    """Queue and thread of one signal.
+    """Queue and thread of one signal. A forked child begins empty: the parent sends what it had queued.
 
     Args:
         account: where every item is counted.
         export: sends one batch and says whether it was accepted; may block and retry.
-        size: estimated bytes of an item.
+        size: estimated bytes of an item; must not raise.
         limits: bounds of the queue.
+        complaints: told of what is lost.
     """
 
     def __init__(
         self,
         account: Account,
         export: Callable[[Sequence[Item]], bool],
+        *,
         size: Callable[[Item], int],
         limits: Limits,
+        complaints: Complaints,
     ) -> None:
         self.account = account
         self._export = export
         self._size = size
         self._limits = limits
-        self._reset()
-        if hasattr(os, "register_at_fork"):
-            itself = weakref.ref(self)
-            os.register_at_fork(after_in_child=lambda: _restart(itself()))
+        self._complaints = complaints
+        self.restart()
+        in_every_child(self.restart)
 
-    def _reset(self) -> None:
+    def restart(self) -> None:
+        """Begin empty and open, without a thread."""
         self._items: deque[tuple[Item, int]] = deque()
         self._bytes = 0
-        self._busy = 0
+        self._accepted = 0
+        self._settled = 0
+        self._hurry_until = 0
         self._closed = False
-        self._hurry = False
         self._changed = threading.Condition()  # re-entrant: a span may end inside a garbage collection
         self._thread: threading.Thread | None = None
-        self._complained = -_QUIET_S
 
     def put(self, item: Item) -> None:
-        """Queue one item; the newest is dropped and counted when the queue is full."""
+        """Queue one item; the newest is dropped and counted when the queue is full. Never blocks, never raises."""
         size = self._size(item)
         self.account.made()
         with self._changed:
-            if self._closed:
-                self.account.dropped(1, "shutdown")
+            reason = self._refusal(size)
+            if reason is None:
+                self._items.append((item, size))
+                self._bytes += size
+                self._accepted += 1
+                if self._thread is None:
+                    self._start()
+                elif len(self._items) == 1 or self._is_enough():
+                    self._changed.notify_all()
                 return
-            if len(self._items) >= self._limits.items or self._bytes + size > self._limits.size:
-                self.account.dropped(1, "queue_full")
-                return
-            self._items.append((item, size))
-            self._bytes += size
-            if self._thread is None:
-                self._thread = threading.Thread(
-                    target=self._run, name=f"stagelight-export-{self.account.signal}", daemon=True
-                )
-                self._thread.start()
-            elif len(self._items) in {1, self._limits.batch}:
-                self._changed.notify_all()
+            self.account.dropped(1, reason)
+        if reason == "queue_full":
+            self._complaints.lost(1, self.account.signal)
+
+    def _refusal(self, size: int) -> DropReason | None:
+        if self._closed:
+            return "shutdown"
+        full = len(self._items) >= self._limits.items or self._bytes + size > self._limits.size
+        return "queue_full" if full else None
+
+    def _is_enough(self) -> bool:
+        return len(self._items) >= self._limits.batch or self._bytes >= self._limits.batch_size
+
+    def _start(self) -> None:
+        thread = threading.Thread(target=self._run, name=f"stagelight-export-{self.account.signal}", daemon=True)
+        with contextlib.suppress(RuntimeError):  # no threads left, or the interpreter is ending: the next item tries
+            thread.start()
+            self._thread = thread
+
+    def ask(self) -> int:
+        """Ask for everything queued now to be sent at once; wait for it with ``answered``."""
+        with self._changed:
+            self._hurry_until = self._accepted
+            self._changed.notify_all()
+            return self._accepted
+
+    def answered(self, asked: int, timeout_s: float) -> bool:
+        """Wait until what was queued when ``ask`` returned ``asked`` is delivered or dropped.
+
+        Returns:
+            Whether it was, in time.
+        """
+        deadline = time.monotonic() + timeout_s
+        with self._changed:
+            while self._settled < asked:
+                left = deadline - time.monotonic()
+                if left <= 0 or self._thread is None or not self._thread.is_alive():
+                    return False
+                self._changed.wait(left)
+            return True
 
     def flush(self, timeout_s: float) -> bool:
         """Send what is queued now.
@@ -106,73 +139,55 @@ class BatchQueue(Generic[Item]):
         Returns:
             Whether everything was sent or dropped in time.
         """
-        deadline = time.monotonic() + timeout_s
-        with self._changed:
-            self._hurry = True
-            self._changed.notify_all()
-            while self._items or self._busy:
-                left = deadline - time.monotonic()
-                if left <= 0 or self._thread is None or not self._thread.is_alive():
-                    return False
-                self._changed.wait(left)
-            return True
+        return self.answered(self.ask(), timeout_s)
 
-    def close(self, timeout_s: float) -> bool:
-        """Flush, then drop and count what is left and whatever comes later."""
-        done = self.flush(timeout_s)
+    def close(self) -> None:
+        """Drop and count what is queued and whatever comes later; what is on its way may still arrive."""
         with self._changed:
             self._closed = True
             left = len(self._items)
             self._items.clear()
             self._bytes = 0
+            self._settled += left
             self._changed.notify_all()
-        if left:
             self.account.dropped(left, "shutdown")
-        return done
+        if left:
+            self._complaints.lost(left, self.account.signal)
 
-    def _take(self) -> list[Item] | None:
+    def _take(self) -> list[Item]:
+        """The next batch; empty once the queue is closed."""
         with self._changed:
-            while not self._items:
-                self._hurry = False
-                if self._closed:
-                    return None
+            while not self._items and not self._closed:
                 self._changed.wait()
-            if len(self._items) < self._limits.batch and not self._hurry and not self._closed:
+            if self._settled >= self._hurry_until and not self._closed and not self._is_enough():
                 self._changed.wait(self._limits.delay_s)
             batch: list[Item] = []
-            while self._items and len(batch) < self._limits.batch:
+            room = self._limits.batch_size
+            while self._items and len(batch) < self._limits.batch and (not batch or self._items[0][1] <= room):
                 item, size = self._items.popleft()
                 self._bytes -= size
+                room -= size
                 batch.append(item)
-            self._busy = len(batch)
             return batch
 
     def _run(self) -> None:
-        otel_context.attach(otel_context.set_value(SUPPRESS_KEY, True))
-        while (batch := self._take()) is not None:
-            if batch:
+        otel_context.attach(self._complaints.context)
+        try:
+            while batch := self._take():
                 self._send(batch)
-            with self._changed:
-                self._busy = 0
-                self._changed.notify_all()
+        finally:
+            self._thread = None  # whatever ended it, the next item finds a new one
 
     def _send(self, batch: list[Item]) -> None:
-        sent = quietly(f"export {self.account.signal}", lambda: self._export(batch), None)
-        if sent:
-            self.account.delivered(len(batch))
-            return
-        self.account.dropped(len(batch), "export_error" if sent is None else "export_failed")
-        now = time.monotonic()
-        if now - self._complained >= _QUIET_S and not self._closed:
-            self._complained = now
-            logger.warning("%d %s could not be delivered and were dropped", len(batch), self.account.signal)
-
-    def restart(self) -> None:
-        """Begin empty in a forked child: the parent sends what it had queued."""
-        self.account.restart()
-        self._reset()
-
-
-def _restart(batches: BatchQueue[Item] | None) -> None:
-    if batches is not None:
-        batches.restart()
+        sent: bool | None = None
+        try:
+            sent = quietly(f"export {self.account.signal}", lambda: self._export(batch), None)
+        finally:
+            if sent:
+                self.account.delivered(len(batch))
+            else:
+                self.account.dropped(len(batch), "export_error" if sent is None else "export_failed")
+                self._complaints.lost(len(batch), self.account.signal)
+            with self._changed:
+                self._settled += len(batch)
+                self._changed.notify_all()

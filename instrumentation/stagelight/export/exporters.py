@@ -16,10 +16,30 @@ from opentelemetry.sdk.metrics.export import MetricExporter
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
+from stagelight._forks import in_every_child
 from stagelight.export.otlp import logs_request, spans_request
 from stagelight.export.protocols import protocol_of
 
 __all__ = ["log_exporter", "metric_exporter", "span_exporter"]
+
+
+class _ForkedConnections:
+    """A forked child opens connections of its own: on a shared one, it would take the parent's answers."""
+
+    def __init__(self) -> None:
+        from requests.adapters import HTTPAdapter
+
+        super().__init__()
+        self._adapter = HTTPAdapter
+        in_every_child(self._forget_connections)
+
+    def _forget_connections(self) -> None:
+        session = self._client._transport._session  # type: ignore[attr-defined]  # noqa: SLF001
+        # Kept, not closed: another thread of the parent may have held the pool's lock at the fork.
+        self._of_the_parent = dict(session.adapters)
+        for prefix, adapter in self._of_the_parent.items():
+            if type(adapter) is self._adapter:
+                session.mount(prefix, self._adapter())
 
 
 def span_exporter(environment: Mapping[str, str]) -> SpanExporter:
@@ -40,13 +60,16 @@ def metric_exporter(environment: Mapping[str, str]) -> MetricExporter:
         return Grpc()
     from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter as Http
 
-    return Http()
+    class Metrics(_ForkedConnections, Http):
+        """The official exporter, safe after a fork."""
+
+    return Metrics()
 
 
 def _http_spans() -> SpanExporter:
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 
-    class Spans(OTLPSpanExporter):
+    class Spans(_ForkedConnections, OTLPSpanExporter):
         def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
             sent = not self._shutdown and self._client.export(spans_request(spans)).success
             return SpanExportResult.SUCCESS if sent else SpanExportResult.FAILURE
@@ -57,7 +80,7 @@ def _http_spans() -> SpanExporter:
 def _http_logs() -> LogRecordExporter:
     from opentelemetry.exporter.otlp.proto.http._log_exporter import OTLPLogExporter
 
-    class Logs(OTLPLogExporter):
+    class Logs(_ForkedConnections, OTLPLogExporter):
         def export(self, batch: Sequence[ReadableLogRecord]) -> LogRecordExportResult:
             sent = not self._shutdown and self._client.export(logs_request(batch)).success
             return LogRecordExportResult.SUCCESS if sent else LogRecordExportResult.FAILURE

@@ -13,7 +13,7 @@ from opentelemetry.sdk.metrics.export import (
     NumberDataPoint,
     Sum,
 )
-from opentelemetry.trace import Span
+from opentelemetry.trace import SpanContext
 
 from stagelight import _clock
 from stagelight.export.accumulators import Accumulators, CounterSeries, HistogramSeries
@@ -33,9 +33,9 @@ def collect(
         counters: temporality of the sums.
         histograms: temporality of the histograms.
     """
-    now_ns = _clock.wall_ns()
     found: list[Metric] = []
     with accumulators.lock:
+        now_ns = _clock.wall_ns()
         for metric, many in accumulators.all():
             if metric.instrument == "histogram":
                 series = (one for one in many if isinstance(one, HistogramSeries))
@@ -55,9 +55,11 @@ def _sum_points(
     series: Iterable[CounterSeries], now_ns: int, temporality: AggregationTemporality
 ) -> Iterable[NumberDataPoint]:
     for one in series:
+        if temporality is DELTA and not one.changed:
+            continue
         yield NumberDataPoint(one.labels, one.start_ns, now_ns, one.value)
         if temporality is DELTA:
-            one.value = 0
+            one.clear()
             one.start_ns = now_ns
 
 
@@ -78,7 +80,7 @@ def _histogram_points(
             explicit_bounds=one.bounds,
             min=one.lowest,
             max=one.highest,
-            exemplars=[_exemplar(*kept) for kept in one.exemplars.values() if _is_sampled(kept[2])],
+            exemplars=[_exemplar(*kept) for kept in one.exemplars.values()],
         )
         one.exemplars = {}
         if temporality is DELTA:
@@ -86,10 +88,7 @@ def _histogram_points(
             one.start_ns = now_ns
 
 
-def _is_sampled(span: Span) -> bool:
-    return span.get_span_context().trace_flags.sampled
-
-
-def _exemplar(value: float, time_ns: int, span: Span) -> Exemplar:
-    context = span.get_span_context()
+def _exemplar(value: float, time_ns: int, context: SpanContext | None) -> Exemplar:
+    if context is None or not context.is_valid:
+        return Exemplar({}, value, time_ns)
     return Exemplar({}, value, time_ns, context.span_id, context.trace_id)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from typing import Any
 
+from opentelemetry import context as otel_context
 from opentelemetry._logs import LogRecord
 from opentelemetry.context import Context
 from opentelemetry.sdk._logs import LogRecordLimits, LogRecordProcessor, ReadableLogRecord, ReadWriteLogRecord
@@ -16,41 +18,72 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
 from stagelight.export.accounting import Account
 from stagelight.export.batches import BatchQueue, Limits
+from stagelight.export.complaints import SUPPRESS_KEY, Complaints
+from stagelight.export.deadline import once
 
 __all__ = ["LogQueue", "SpanQueue"]
 
 _SPAN_BYTES = 1024  # an exported span without long strings, with the SDK's own objects
 _LOG_BYTES = 1024
 _VALUE_BYTES = 64
+_DEEPEST = 8  # containers further down weigh as one value
+_SHUTDOWN_S = 2.0
 _NO_CONTEXT = Context()
-_SIZED = frozenset({str, bytes, tuple})
+_SMALL = frozenset({int, float, bool})
 
 
-def _weight(attributes: Any) -> int:
+def _value_size(value: Any, depth: int = 0) -> int:
+    if isinstance(value, str):
+        return _VALUE_BYTES + (len(value) if value.isascii() else 4 * len(value))
+    if isinstance(value, bytes):
+        return _VALUE_BYTES + len(value)
+    if depth < _DEEPEST:
+        if isinstance(value, tuple | list):
+            return _VALUE_BYTES + sum([_value_size(one, depth + 1) for one in value])
+        if isinstance(value, Mapping):
+            return _VALUE_BYTES + _weight(value, depth + 1)
+    return _VALUE_BYTES
+
+
+def _weight(attributes: Any, depth: int = 0) -> int:
     if not attributes:
         return 0
-    values = attributes.copy().values()  # a plain dict: the SDK's containers are slow to iterate
-    return len(values) * _VALUE_BYTES + sum([len(value) for value in values if type(value) in _SIZED])
+    copy = getattr(attributes, "copy", None)  # a plain dict: the SDK's containers are slow to iterate
+    values = (attributes if copy is None else copy()).values()
+    return sum([_VALUE_BYTES if type(value) in _SMALL else _value_size(value, depth) for value in values])
 
 
 def _span_size(span: ReadableSpan) -> int:
-    events = sum(_weight(event.attributes) for event in span.events) if span.events else 0
-    return _SPAN_BYTES + _weight(span.attributes) + events
+    size = _SPAN_BYTES + _value_size(span.name) + _weight(span.attributes)
+    for event in span.events:
+        size += _VALUE_BYTES + _weight(event.attributes)
+    for link in span.links:
+        size += _VALUE_BYTES + _weight(link.attributes)
+    return size
 
 
 def _log_size(record: ReadableLogRecord) -> int:
-    body = record.log_record.body
-    return _LOG_BYTES + _weight(record.log_record.attributes) + (len(body) if isinstance(body, str) else 0)
+    return _LOG_BYTES + _value_size(record.log_record.body) + _weight(record.log_record.attributes)
 
 
 class SpanQueue(SpanProcessor):
-    """Queues every sampled span, whoever made it."""
+    """Queues every sampled span, whoever made it.
 
-    def __init__(self, exporter: SpanExporter, limits: Limits) -> None:
-        self.exporter = exporter
+    Args:
+        exporter: where the spans go.
+        limits: bounds of the queue.
+        complaints: told of what is lost.
+    """
+
+    def __init__(self, exporter: SpanExporter, limits: Limits, complaints: Complaints) -> None:
         self.queue: BatchQueue[ReadableSpan] = BatchQueue(
-            Account("traces"), lambda batch: exporter.export(batch) is SpanExportResult.SUCCESS, _span_size, limits
+            Account("traces"),
+            lambda batch: exporter.export(batch) is SpanExportResult.SUCCESS,
+            size=_span_size,
+            limits=limits,
+            complaints=complaints,
         )
+        self.stop = once(exporter.shutdown)
 
     def on_end(self, span: ReadableSpan) -> None:
         if span.context is not None and span.context.trace_flags.sampled:
@@ -60,24 +93,34 @@ class SpanQueue(SpanProcessor):
         return self.queue.flush(timeout_millis / 1000)
 
     def shutdown(self) -> None:
-        self.queue.close(0)
+        """Called by applications that shut the provider down themselves."""
+        self.queue.flush(_SHUTDOWN_S)
+        self.queue.close()
+        self.stop()
 
 
 class LogQueue(LogRecordProcessor):
-    """Queues every log record.
+    """Queues every log record but those that exports cause.
 
     Args:
         exporter: where the records go.
         limits: bounds of the queue.
+        complaints: told of what is lost.
     """
 
-    def __init__(self, exporter: LogRecordExporter, limits: Limits) -> None:
-        self.exporter = exporter
+    def __init__(self, exporter: LogRecordExporter, limits: Limits, complaints: Complaints) -> None:
         self.queue: BatchQueue[ReadableLogRecord] = BatchQueue(
-            Account("logs"), lambda batch: exporter.export(batch) is LogRecordExportResult.SUCCESS, _log_size, limits
+            Account("logs"),
+            lambda batch: exporter.export(batch) is LogRecordExportResult.SUCCESS,
+            size=_log_size,
+            limits=limits,
+            complaints=complaints,
         )
+        self.stop = once(exporter.shutdown)
 
     def on_emit(self, log_record: ReadWriteLogRecord) -> None:
+        if otel_context.get_value(SUPPRESS_KEY):
+            return  # a root handler at DEBUG would export the lines of every export, without end
         record = copy.copy(log_record.log_record)  # other processors may still need the original's context
         scope, resource = log_record.instrumentation_scope, log_record.resource or Resource.get_empty()
         self.take(record, resource, scope, log_record.limits)
@@ -93,4 +136,7 @@ class LogQueue(LogRecordProcessor):
         return self.queue.flush(timeout_millis / 1000)
 
     def shutdown(self) -> None:
-        self.queue.close(0)
+        """Called by applications that shut the provider down themselves."""
+        self.queue.flush(_SHUTDOWN_S)
+        self.queue.close()
+        self.stop()

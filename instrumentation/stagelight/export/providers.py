@@ -2,34 +2,55 @@
 
 from __future__ import annotations
 
+import logging
+import math
 import os
 from collections.abc import Callable, Mapping
-from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from opentelemetry._logs import Logger
 from opentelemetry.sdk._logs.export import LogRecordExporter
-from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import MetricExporter, PeriodicExportingMetricReader
+from opentelemetry.sdk.metrics import (
+    AlwaysOffExemplarFilter,
+    AlwaysOnExemplarFilter,
+    ExemplarFilter,
+    MeterProvider,
+    TraceBasedExemplarFilter,
+)
+from opentelemetry.sdk.metrics.export import MetricExporter
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace import SpanLimits, TracerProvider
 from opentelemetry.sdk.trace.export import SpanExporter
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
+from stagelight._guard import guard, quietly
 from stagelight.export.accounting import Balance, Signal
-from stagelight.export.accumulators import Accumulators
-from stagelight.export.batches import Limits
-from stagelight.export.deadline import all_within
+from stagelight.export.accumulators import Accumulators, Measurements
+from stagelight.export.batches import BatchQueue, Limits
+from stagelight.export.complaints import Complaints
+from stagelight.export.deadline import all_answered
 from stagelight.export.events import EventLogger, Loggers
 from stagelight.export.exporters import log_exporter, metric_exporter, span_exporter
 from stagelight.export.processors import LogQueue, SpanQueue
 from stagelight.export.pushed_metrics import PushedMetrics, wants_exponential
+from stagelight.export.reader import PushReader
 
-__all__ = ["Providers", "build", "exporters"]
+__all__ = ["Exporters", "Providers", "build", "exporters"]
+
+Made = TypeVar("Made")
 
 _STOP_S = 0.2
 METRIC_INTERVAL_MS = 15_000
 """Default push interval; short, because a counter's last push before a crash is its last word."""
+
+VALUE_CHARACTERS = 8192
+"""Default length limit of span attributes; 3,000 values of 1 MB would otherwise take 3 GB before they are dropped."""
+
+_LENGTH_LIMITS = ("OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT", "OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT")
+
+_MEASUREMENTS: Mapping[str, Measurements] = {"trace_based": "sampled", "always_on": "all", "always_off": "none"}
+
+logger = logging.getLogger("stagelight")
 
 
 class Exporters(NamedTuple):
@@ -50,13 +71,15 @@ class Providers:
     """
 
     def __init__(self, resource: Resource, exporters: Exporters, scope: InstrumentationScope) -> None:
-        self._spans = SpanQueue(exporters.traces, _limits("OTEL_BSP")) if exporters.traces else None
-        self._logs = LogQueue(exporters.logs, _limits("OTEL_BLRP")) if exporters.logs else None
-        self.accumulators = _accumulators(exporters.metrics)
+        said = self._complaints = Complaints()
+        self._spans = SpanQueue(exporters.traces, _limits("OTEL_BSP"), said) if exporters.traces else None
+        self._logs = LogQueue(exporters.logs, _limits("OTEL_BLRP"), said) if exporters.logs else None
+        measurements = _measurements()
+        self.accumulators = _accumulators(exporters.metrics, measurements)
         """Where our own metrics are recorded; ``None`` where the SDK's instruments must do it."""
-        self._metrics = PushedMetrics(exporters.metrics, self.accumulators, scope) if exporters.metrics else None
-        self._reader: PeriodicExportingMetricReader | None = None
-        self.tracer_provider = TracerProvider(resource=resource, shutdown_on_exit=False)
+        self._metrics = PushedMetrics(exporters.metrics, self.accumulators, scope, said) if exporters.metrics else None
+        self._reader: PushReader | None = None
+        self.tracer_provider = TracerProvider(resource=resource, shutdown_on_exit=False, span_limits=_span_limits())
         self.logger_provider = Loggers(resource=resource, shutdown_on_exit=False)
         if self._spans is not None:
             self.tracer_provider.add_span_processor(self._spans)
@@ -68,12 +91,16 @@ class Providers:
             else self.logger_provider.get_logger(scope.name)
         )
         """Takes our own events."""
-        readers = []
         if self._metrics is not None:
-            interval = _number("OTEL_METRIC_EXPORT_INTERVAL", METRIC_INTERVAL_MS)
-            self._reader = PeriodicExportingMetricReader(self._metrics, export_interval_millis=interval)
-            readers.append(self._reader)
-        self.meter_provider = MeterProvider(metric_readers=readers, resource=resource, shutdown_on_exit=False)
+            interval_ms = _number("OTEL_METRIC_EXPORT_INTERVAL", METRIC_INTERVAL_MS)
+            self._reader = PushReader(self._metrics, interval_ms / 1000, said)
+        self.meter_provider = MeterProvider(
+            metric_readers=[] if self._reader is None else [self._reader],
+            resource=resource,
+            exemplar_filter=_FILTERS[measurements](),
+            shutdown_on_exit=False,
+        )
+        said.begin()
 
     @property
     def balances(self) -> Mapping[Signal, Callable[[], Balance]]:
@@ -89,36 +116,64 @@ class Providers:
 
     def flush(self, timeout_s: float) -> bool:
         """Send everything of all signals, in parallel."""
-        return all_within(timeout_s, self._works(closing=False))
+        return all_answered(timeout_s, self._parts)
 
     def shutdown(self, timeout_s: float) -> bool:
         """Send everything within the time, then stop; what could not be sent is counted as dropped."""
-        sent = all_within(timeout_s, self._works(closing=True))
-        # Ends the retries of exporters that still wait for a dead back end.
-        stops = [part.exporter.shutdown for part in (self._spans, self._logs, self._metrics) if part is not None]
-        all_within(_STOP_S, [partial(_stop, stop) for stop in stops])
+        sent = all_answered(timeout_s, self._parts)
+        for part in self._parts:
+            part.close()
+        for stopping in (self._spans, self._logs, self._metrics):
+            if stopping is not None:
+                with guard("stop exporter"):
+                    stopping.stop()  # ends the retries of exporters that still wait for a dead back end
+        all_answered(_STOP_S, self._queues)  # so that what these had in hand is counted
+        self._complaints.end()
         return sent
 
-    def _works(self, *, closing: bool) -> list[Callable[[float], bool]]:
-        queues = [part.queue for part in (self._spans, self._logs) if part is not None]
-        works: list[Callable[[float], bool]] = [queue.close if closing else queue.flush for queue in queues]
-        reader = self._reader
-        if reader is not None:
-            works.append(lambda left: reader.force_flush(timeout_millis=left * 1000))
-        return works
+    @property
+    def _queues(self) -> list[BatchQueue[Any]]:
+        return [part.queue for part in (self._spans, self._logs) if part is not None]
 
-
-def _stop(stop: Callable[[], None], _left: float) -> bool:
-    stop()
-    return True
+    @property
+    def _parts(self) -> list[BatchQueue[Any] | PushReader]:
+        return [*self._queues, *([] if self._reader is None else [self._reader])]
 
 
 def _number(variable: str, default: float) -> float:
-    try:
-        value = float(os.environ.get(variable, ""))
-    except ValueError:
+    given = os.environ.get(variable, "").strip()
+    if not given:
         return default
-    return value if value > 0 else default
+    try:
+        value = float(given)
+    except ValueError:
+        value = math.nan
+    if 0 < value < math.inf:
+        return value
+    logger.error("%s: %r is not accepted; accepted: a number above 0; using %g", variable, given, default)
+    return default
+
+
+def _span_limits() -> SpanLimits:
+    """The standard limits; where none is set for lengths, one of ours."""
+    limited = any(os.environ.get(variable, "").strip() for variable in _LENGTH_LIMITS)
+    return SpanLimits() if limited else SpanLimits(max_attribute_length=VALUE_CHARACTERS)
+
+
+_FILTERS: Mapping[Measurements, type[ExemplarFilter]] = {
+    "sampled": TraceBasedExemplarFilter,
+    "all": AlwaysOnExemplarFilter,
+    "none": AlwaysOffExemplarFilter,
+}
+
+
+def _measurements() -> Measurements:
+    variable, default = "OTEL_METRICS_EXEMPLAR_FILTER", "trace_based"
+    given = os.environ.get(variable, "").strip().lower() or default
+    if given not in _MEASUREMENTS:
+        accepted = ", ".join(_MEASUREMENTS)
+        logger.error("%s: %r is not accepted; accepted: %s; using %s", variable, given, accepted, default)
+    return _MEASUREMENTS.get(given, _MEASUREMENTS[default])
 
 
 def _limits(prefix: str) -> Limits:
@@ -131,25 +186,23 @@ def _limits(prefix: str) -> Limits:
 
 
 def exporters(environment: Mapping[str, str]) -> Exporters:
-    """The OTLP exporters the environment asks for; endpoints, headers and TLS are theirs to read."""
+    """The OTLP exporters the environment asks for; endpoints, headers and TLS are theirs to read.
 
-    def wanted(signal: Signal) -> bool:
-        return environment.get(f"OTEL_{signal.upper()}_EXPORTER", "otlp").strip().lower() != "none"
+    A signal whose exporter cannot be made, e.g. for a certificate that is missing, is off.
+    """
+
+    def made(signal: Signal, make: Callable[[Mapping[str, str]], Made]) -> Made | None:
+        if environment.get(f"OTEL_{signal.upper()}_EXPORTER", "otlp").strip().lower() == "none":
+            return None
+        return quietly(f"make the exporter of {signal}", lambda: make(environment), None)
 
     return Exporters(
-        traces=span_exporter(environment) if wanted("traces") else None,
-        logs=log_exporter(environment) if wanted("logs") else None,
-        metrics=metric_exporter(environment) if wanted("metrics") else None,
+        traces=made("traces", span_exporter), logs=made("logs", log_exporter), metrics=made("metrics", metric_exporter)
     )
 
 
-def _accumulators(exporter: MetricExporter | None) -> Accumulators | None:
-    if exporter is None or wants_exponential(exporter):
-        return None
-    accumulators = Accumulators()
-    if hasattr(os, "register_at_fork"):
-        os.register_at_fork(after_in_child=accumulators.restart)
-    return accumulators
+def _accumulators(exporter: MetricExporter | None, measurements: Measurements) -> Accumulators | None:
+    return None if exporter is None or wants_exponential(exporter) else Accumulators(measurements)
 
 
 def build(resource: Resource, environment: Mapping[str, str], scope: InstrumentationScope) -> Providers:

@@ -20,6 +20,8 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from stagelight._guard import quietly
 from stagelight.export.accounting import Account
 from stagelight.export.accumulators import Accumulators
+from stagelight.export.complaints import Complaints
+from stagelight.export.deadline import once
 from stagelight.export.points import collect
 
 __all__ = ["PushedMetrics", "wants_exponential"]
@@ -47,32 +49,43 @@ class PushedMetrics(MetricExporter):
         exporter: where the points go.
         accumulators: series of our own to add to every push.
         scope: the instrumentation scope these belong to.
+        complaints: told of what is lost.
     """
 
     def __init__(
-        self, exporter: MetricExporter, accumulators: Accumulators | None, scope: InstrumentationScope
+        self,
+        exporter: MetricExporter,
+        accumulators: Accumulators | None,
+        scope: InstrumentationScope,
+        complaints: Complaints,
     ) -> None:
         super().__init__(
             preferred_temporality=exporter._preferred_temporality,  # noqa: SLF001 - as above
             preferred_aggregation=exporter._preferred_aggregation,  # noqa: SLF001
         )
-        self.exporter = exporter
         self.account = Account("metrics")
+        self._exporter = exporter
         self._accumulators = accumulators
         self._scope = scope
+        self._complaints = complaints
+        self.stop = once(exporter.shutdown)
 
     def export(self, metrics_data: MetricsData, timeout_millis: float = 10_000, **kwargs: Any) -> MetricExportResult:
         data = quietly("collect metrics", lambda: self._with_ours(metrics_data), metrics_data)
         points = _points(data)
         self.account.made(points)
-        result = quietly(
-            "export metrics", lambda: self.exporter.export(data, timeout_millis=timeout_millis, **kwargs), None
-        )
-        if result is MetricExportResult.SUCCESS:
-            self.account.delivered(points)
-            return result
-        self.account.dropped(points, "export_error" if result is None else "export_failed")
-        return MetricExportResult.FAILURE
+        result: MetricExportResult | None = None
+        try:
+            result = quietly(
+                "export metrics", lambda: self._exporter.export(data, timeout_millis=timeout_millis, **kwargs), None
+            )
+        finally:
+            if result is MetricExportResult.SUCCESS:
+                self.account.delivered(points)
+            else:
+                self.account.dropped(points, "export_error" if result is None else "export_failed")
+                self._complaints.lost(points, "metrics")
+        return result or MetricExportResult.FAILURE
 
     def _with_ours(self, data: MetricsData) -> MetricsData:
         if self._accumulators is None or not data.resource_metrics:
@@ -93,7 +106,7 @@ class PushedMetrics(MetricExporter):
         return replace(resource, scope_metrics=[*others, scope])
 
     def force_flush(self, timeout_millis: float = 10_000) -> bool:
-        return self.exporter.force_flush(timeout_millis)
+        return self._exporter.force_flush(timeout_millis)
 
-    def shutdown(self, timeout_millis: float = 30_000, **kwargs: Any) -> None:
-        self.exporter.shutdown(timeout_millis=timeout_millis, **kwargs)
+    def shutdown(self, timeout_millis: float = 30_000, **kwargs: Any) -> None:  # noqa: ARG002 - the SDK's signature
+        self.stop()

@@ -1,0 +1,97 @@
+"""What is said while a back end is away: one line a minute, with what was lost and the exporters' own words.
+
+The official exporters log every attempt; measured with a dead collector, these were 19 lines in 30 s. While our
+exports run, their lines are kept back and the first one is quoted in ours.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import Counter
+from typing import Final
+
+from opentelemetry import context as otel_context
+from opentelemetry.context import Context
+
+from stagelight._forks import in_every_child
+from stagelight.export.accounting import Signal
+
+__all__ = ["SUPPRESS_KEY", "Complaints"]
+
+logger = logging.getLogger("stagelight.export")
+
+SUPPRESS_KEY: Final = otel_context._SUPPRESS_INSTRUMENTATION_KEY  # noqa: SLF001 - the API has no public name for it yet
+"""Context key under which no instrumentation records, so that exports do not export themselves."""
+
+_COMPLAINTS_KEY = otel_context.create_key("stagelight.complaints")
+
+_EXPORTERS = (
+    "opentelemetry.exporter.otlp.proto.http.trace_exporter",
+    "opentelemetry.exporter.otlp.proto.http._log_exporter",
+    "opentelemetry.exporter.otlp.proto.http.metric_exporter",
+    "opentelemetry.exporter.otlp.proto.grpc.exporter",
+)
+"""Loggers of the official exporters; a filter takes effect on the very logger only."""
+
+
+class Complaints(logging.Filter):
+    """Keeps back the lines of exporters that run in ``context``, and says once a period what was lost.
+
+    Args:
+        period_s: seconds between two lines at least.
+    """
+
+    def __init__(self, period_s: float = 60.0) -> None:
+        super().__init__()
+        self._period_s = period_s
+        self.restart()
+        in_every_child(self.restart)
+
+    def restart(self) -> None:
+        """Forget everything, as a forked child must."""
+        self._lock = threading.RLock()
+        self._lost: Counter[Signal] = Counter()
+        self._reason = ""
+        self._said_at = -self._period_s
+
+    @property
+    def context(self) -> Context:
+        """The context exports run in."""
+        return otel_context.set_value(_COMPLAINTS_KEY, self, otel_context.set_value(SUPPRESS_KEY, True, Context()))
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Keep back what an exporter of ours says; the application's own exporters speak for themselves."""
+        if record.levelno < logging.WARNING or otel_context.get_value(_COMPLAINTS_KEY) is not self:
+            return True
+        self._reason = self._reason or record.getMessage()  # the first says why, later ones that it was given up
+        return False
+
+    def lost(self, items: int, signal: Signal) -> None:
+        """Say that items were dropped, unless something was said within the period."""
+        with self._lock:
+            self._lost[signal] += items
+            if time.monotonic() - self._said_at < self._period_s:
+                return
+            self._said_at = time.monotonic()
+        self._say()
+
+    def _say(self) -> None:
+        with self._lock:
+            lost, self._lost = self._lost, Counter()
+            reason, self._reason = self._reason, ""
+        if lost:
+            items = ", ".join(f"{signal} {count}" for signal, count in lost.items())
+            logger.warning("not delivered and dropped: %s%s", items, reason and f"; the exporter says: {reason}")
+
+    def begin(self) -> None:
+        """Listen to the exporters."""
+        for name in _EXPORTERS:
+            logging.getLogger(name).addFilter(self)
+
+    def end(self) -> None:
+        """Say what was not said yet and let the exporters speak again."""
+        self._say()
+        for name in _EXPORTERS:
+            logging.getLogger(name).removeFilter(self)
