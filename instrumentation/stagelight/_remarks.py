@@ -94,7 +94,7 @@ def evaluation(name: str, *, score: float, label: str | None = None) -> None:
 
     Args:
         name: what was judged, low cardinality: ``groundedness``.
-        score: a finite number; its scale is yours.
+        score: a finite number; its scale is yours. A negative score is in the event only.
         label: the verdict in a word, low cardinality.
     """
     with guard("evaluation"):
@@ -107,14 +107,16 @@ def evaluation(name: str, *, score: float, label: str | None = None) -> None:
             return
         labels = _labels({a.GEN_AI_EVALUATION_NAME: judged, a.GEN_AI_EVALUATION_SCORE_LABEL: verdict})
         _score(e.GEN_AI_EVALUATION_RESULT, {**labels, a.GEN_AI_EVALUATION_SCORE_VALUE: value})
-        _runtime.current().instruments.evaluation(value, labels)
+        if value >= 0:
+            _runtime.current().instruments.evaluation(value, labels)
 
 
 def feedback(*, score: float, comment_theme: str | None = None, kind: str | None = None) -> None:
     """Record a user's feedback on the current turn: an event and a histogram.
 
     Args:
-        score: a finite number; 1 for thumbs up and -1 for thumbs down unless your scale is another.
+        score: a finite number; 1 for good and 0 for bad unless your scale is another. Histograms take no negative
+            values: a negative score is in the event only.
         comment_theme: theme of the comment, low cardinality; never the comment itself.
         kind: how it was given, low cardinality: ``thumbs``, ``stars``.
     """
@@ -126,7 +128,8 @@ def feedback(*, score: float, comment_theme: str | None = None, kind: str | None
         given = checked_text("feedback", "kind", kind)
         labels = _labels({a.STAGELIGHT_FEEDBACK_THEME: theme, a.STAGELIGHT_FEEDBACK_KIND: given})
         _score(e.STAGELIGHT_FEEDBACK_RECORDED, {**labels, a.STAGELIGHT_FEEDBACK_SCORE: value})
-        _runtime.current().instruments.feedback(value, labels)
+        if value >= 0:
+            _runtime.current().instruments.feedback(value, labels)
 
 
 def _score(event: str, attributes: dict[str, Any]) -> None:
