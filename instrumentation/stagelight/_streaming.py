@@ -172,12 +172,14 @@ class SyncStream(Stream):
         return self._step(next)
 
     def send(self, value: Any) -> Any:
-        """Send into a generator source."""
-        return self._step(lambda iterator: iterator.send(value))
+        """Send into a generator source; other sources have no ``send``."""
+        send = self._source.send
+        return self._step(lambda _: send(value))
 
     def throw(self, *error: Any) -> Any:
-        """Throw into a generator source."""
-        return self._step(lambda iterator: iterator.throw(*error), *error)
+        """Throw into a generator source; other sources have no ``throw``."""
+        throw = self._source.throw
+        return self._step(lambda _: throw(*error), *error)
 
     def _step(self, advance: Callable[[Any], Any], *thrown: Any) -> Any:
         before = self._enter()
@@ -232,12 +234,14 @@ class AsyncStream(Stream):
         return await self._astep(anext)
 
     async def asend(self, value: Any) -> Any:
-        """Send into an async generator source."""
-        return await self._astep(lambda iterator: iterator.asend(value))
+        """Send into an async generator source; other sources have no ``asend``."""
+        send = self._source.asend
+        return await self._astep(lambda _: send(value))
 
     async def athrow(self, *error: Any) -> Any:
-        """Throw into an async generator source."""
-        return await self._astep(lambda iterator: iterator.athrow(*error), *error)
+        """Throw into an async generator source; other sources have no ``athrow``."""
+        throw = self._source.athrow
+        return await self._astep(lambda _: throw(*error), *error)
 
     async def _astep(self, advance: Callable[[Any], Any], *thrown: Any) -> Any:
         before = self._enter()
@@ -258,8 +262,8 @@ class AsyncStream(Stream):
     async def aclose(self) -> Any:
         """Close the source; a stream closed before its end was abandoned by the client."""
         source = self._source
-        closing: Any = getattr(source, "aclose", None) or getattr(self._iterator, "aclose", None)
-        closing = closing or getattr(source, "close", _nothing)
+        closing: Any = getattr(source, "aclose", None) or getattr(source, "close", None)
+        closing = closing or getattr(self._iterator, "aclose", _nothing)
         before = self._enter()
         try:
             closed = closing()

@@ -29,7 +29,7 @@ class Fatal(BaseException):
     """An error that is not of class ``Exception``."""
 
 
-class ReadTimeout(RefusedError):
+class ReadTimeout(RefusedError):  # noqa: N818 - named as client libraries name theirs
     """A client library's timeout, told by its name."""
 
 
