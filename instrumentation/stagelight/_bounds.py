@@ -1,50 +1,88 @@
 """Bounded metric labels: the values that matter keep their name, the rest become ``other`` and are counted.
 
-A label's first values are admitted at once. Of the later ones only heavy hitters are: a Space-Saving sketch of fixed
-size (Metwally et al. 2005) counts them, and a value seen ``PROMOTE_AFTER`` times takes one of the reserved places.
-Admitted values are never taken back, because a cumulative series cannot be.
+Places are few. Three quarters go to whoever comes first; the rest waits for what comes often: frequent items are found
+with a table of fixed size (Misra and Gries 1982), and what was surely seen ``PROMOTE_AFTER`` times gets one, the last
+ones only after 128 times as many, so that some are left for what matters later. Places are never taken back, because
+a cumulative series cannot be.
 """
 
 from __future__ import annotations
 
 import threading
 from collections import Counter
+from collections.abc import Hashable, Mapping
 
-__all__ = ["OTHER", "LabelBounds", "SeriesBudget"]
+from stagelight._forks import in_every_child
+
+__all__ = ["LIMITS", "OTHER", "PROMOTE_AFTER", "LabelBounds", "Places", "SeriesBudget"]
 
 OTHER = "other"
 
 MAX_VALUE_CHARACTERS = 128
-_SKETCH_SIZE = 256
 PROMOTE_AFTER = 50
-_RESERVED_SHARE = 4  # a quarter of the places waits for heavy hitters
+_CANDIDATES = 256
+_RESERVED_SHARE = 4  # a quarter of the places waits for what comes often
 
-LIMITS = {"model": 64, "provider": 32, "feature": 48, "tenant": 96, "route": 128, "host": 32, "error": 64, "name": 64}
-"""Distinct values per kind of label and process."""
+LIMITS: Mapping[str, int] = {
+    "model": 64,
+    "provider": 32,
+    "host": 32,
+    "port": 32,
+    "tier": 16,
+    "operation": 32,
+    "error": 64,
+    "outcome": 16,
+    "feature": 48,
+    "variant": 32,
+    "tenant": 96,
+    "route": 128,
+    "workflow": 64,
+    "job": 64,
+    "tool": 96,
+    "source": 64,
+    "search": 32,
+    "cache": 32,
+    "evaluation": 64,
+    "feedback": 64,
+}
+"""Distinct values per kind of label and process. One kind cannot use up another's places."""
 
 
-class _Sketch:
-    """Space-Saving: the counts of at most ``size`` values, each overestimated by at most the smallest count."""
+class Places:
+    """A bounded set that admits what comes first and what comes often.
 
-    def __init__(self, size: int) -> None:
-        self._size = size
-        self._counts: dict[str, int] = {}
-        self._errors: dict[str, int] = {}
+    Args:
+        limit: members at most.
+    """
 
-    def add(self, value: str) -> int:
-        """Count one occurrence and return the guaranteed number of occurrences."""
-        if value not in self._counts and len(self._counts) >= self._size:
-            smallest = min(self._counts, key=self._counts.__getitem__)
-            floor = self._counts.pop(smallest)
-            self._errors.pop(smallest, None)
-            self._counts[value] = floor
-            self._errors[value] = floor
-        self._counts[value] = self._counts.get(value, 0) + 1
-        return self._counts[value] - self._errors.get(value, 0)
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._open = limit - limit // _RESERVED_SHARE
+        self.admitted: set[Hashable] = set()
+        self._seen: dict[Hashable, int] = {}
 
-    def forget(self, value: str) -> None:
-        self._counts.pop(value, None)
-        self._errors.pop(value, None)
+    def admit(self, value: Hashable) -> bool:
+        """Whether ``value`` is a member, perhaps from now on."""
+        if value in self.admitted:
+            return True
+        number = len(self.admitted)
+        if number < self._open or (number < self._limit and self._count(value) >= self._needed(number)):
+            self.admitted.add(value)
+            self._seen.pop(value, None)
+            return True
+        return False
+
+    def _needed(self, number: int) -> int:
+        return PROMOTE_AFTER << (8 * (number - self._open) // (self._limit - self._open))
+
+    def _count(self, value: Hashable) -> int:
+        """Count one occurrence; the count is never more than the true one, less by a 257th of all at most."""
+        seen = self._seen
+        if value in seen or len(seen) < _CANDIDATES:
+            seen[value] = seen.get(value, 0) + 1
+            return seen[value]
+        self._seen = {key: count - 1 for key, count in list(seen.items()) if count > 1}
+        return 0
 
 
 class LabelBounds:
@@ -54,63 +92,47 @@ class LabelBounds:
         limits: distinct values per kind; default ``LIMITS``.
     """
 
-    def __init__(self, limits: dict[str, int] | None = None) -> None:
-        self._limits = dict(LIMITS if limits is None else limits)
-        self._admitted: dict[str, dict[str, str]] = {kind: {} for kind in self._limits}
-        self._sketches = {kind: _Sketch(_SKETCH_SIZE) for kind in self._limits}
-        self._lock = threading.Lock()
+    def __init__(self, limits: Mapping[str, int] | None = None) -> None:
+        self._places = {kind: Places(limit) for kind, limit in (LIMITS if limits is None else limits).items()}
+        self.restart()
+        in_every_child(self.restart)
+
+    def restart(self) -> None:
+        """Count from zero; what was admitted keeps its place."""
+        self._lock = threading.RLock()  # re-entrant: a call may end inside a garbage collection
         self.limited: Counter[str] = Counter()
         """Occurrences that were recorded as ``other``, by kind of label."""
 
     @property
     def kinds(self) -> tuple[str, ...]:
         """The kinds of labels that are bounded."""
-        return tuple(self._limits)
+        return tuple(self._places)
 
     def admit(self, kind: str, value: str) -> str:
-        """``value`` when it has a place among the labels of its kind, else ``other``."""
-        admitted = self._admitted[kind]
-        if value in admitted:
-            return admitted[value]
+        """``value`` (its first characters, with a UTF-8 form) when it has a place among its kind, else ``other``."""
+        places = self._places[kind]
+        if value in places.admitted:
+            return value
+        value = value[:MAX_VALUE_CHARACTERS].encode("utf-8", "replace").decode()
         with self._lock:
-            return self._decide(kind, value[:MAX_VALUE_CHARACTERS])
-
-    def _decide(self, kind: str, value: str) -> str:
-        admitted, limit = self._admitted[kind], self._limits[kind]
-        free = limit - len(admitted)
-        if value in admitted:
-            return value
-        if free > limit // _RESERVED_SHARE:
-            admitted[value] = value
-            return value
-        sketch = self._sketches[kind]
-        if sketch.add(value) >= PROMOTE_AFTER and free > 0:
-            sketch.forget(value)
-            admitted[value] = value
-            return value
-        self.limited[kind] += 1
-        return OTHER
+            if places.admit(value):
+                return value
+            self.limited[kind] += 1
+            return OTHER
 
 
 class SeriesBudget:
-    """At most ``limit`` attribute sets per metric.
+    """At most ``limit`` attribute sets per metric with values of their own.
 
     Args:
-        limit: attribute sets per metric and process; above it only sets of ``other`` values are new.
+        limit: attribute sets per metric and process; those that have no place are recorded with ``other`` values.
     """
 
-    def __init__(self, limit: int = 1500) -> None:
+    def __init__(self, limit: int = 1200) -> None:
         self._limit = limit
-        self._seen: dict[str, set[tuple[object, ...]]] = {}
+        self._places: dict[str, Places] = {}
 
     def allows(self, metric: str, labels: tuple[object, ...]) -> bool:
         """Whether this attribute set may become, or is, a series of the metric."""
-        seen = self._seen.get(metric)
-        if seen is None:
-            seen = self._seen.setdefault(metric, set())
-        if labels in seen:
-            return True
-        if len(seen) >= self._limit:
-            return False
-        seen.add(labels)
-        return True
+        places = self._places.get(metric) or self._places.setdefault(metric, Places(self._limit))
+        return places.admit(hash(labels))  # the sets themselves would take most of the memory

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from stagelight._bounds import OTHER, LabelBounds, SeriesBudget
@@ -18,26 +18,46 @@ _BOUNDED: Mapping[str, str] = {
     a.GEN_AI_RESPONSE_MODEL: "model",
     a.GEN_AI_PROVIDER_NAME: "provider",
     a.SERVER_ADDRESS: "host",
+    a.SERVER_PORT: "port",
+    a.OPENAI_RESPONSE_SERVICE_TIER: "tier",
+    a.GEN_AI_OPERATION_NAME: "operation",
     a.ERROR_TYPE: "error",
+    a.STAGELIGHT_OUTCOME: "outcome",
     a.STAGELIGHT_FEATURE: "feature",
-    a.STAGELIGHT_VARIANT: "feature",
+    a.STAGELIGHT_VARIANT: "variant",
     a.STAGELIGHT_TENANT: "tenant",
     a.STAGELIGHT_ROUTE: "route",
-    a.GEN_AI_DATA_SOURCE_ID: "name",
-    a.GEN_AI_WORKFLOW_NAME: "name",
-    a.GEN_AI_TOOL_NAME: "name",
-    a.STAGELIGHT_JOB_NAME: "name",
-    a.STAGELIGHT_CACHE_NAME: "name",
-    a.STAGELIGHT_RETRIEVAL_METRIC: "name",
-    a.STAGELIGHT_RETRIEVAL_MODE: "name",
-    a.GEN_AI_OPERATION_NAME: "name",
-    a.GEN_AI_EVALUATION_NAME: "name",
-    a.GEN_AI_EVALUATION_SCORE_LABEL: "name",
-    a.STAGELIGHT_FEEDBACK_KIND: "name",
-    a.STAGELIGHT_FEEDBACK_THEME: "name",
-    a.OPENAI_RESPONSE_SERVICE_TIER: "name",
+    a.GEN_AI_WORKFLOW_NAME: "workflow",
+    a.STAGELIGHT_JOB_NAME: "job",
+    a.GEN_AI_TOOL_NAME: "tool",
+    a.GEN_AI_DATA_SOURCE_ID: "source",
+    a.STAGELIGHT_RETRIEVAL_METRIC: "search",
+    a.STAGELIGHT_RETRIEVAL_MODE: "search",
+    a.STAGELIGHT_CACHE_NAME: "cache",
+    a.GEN_AI_EVALUATION_NAME: "evaluation",
+    a.GEN_AI_EVALUATION_SCORE_LABEL: "evaluation",
+    a.STAGELIGHT_FEEDBACK_KIND: "feedback",
+    a.STAGELIGHT_FEEDBACK_THEME: "feedback",
 }
 """Kind of bound of each label whose values come from the application or a provider."""
+
+_SMALL = frozenset({a.GEN_AI_OPERATION_NAME, a.STAGELIGHT_OUTCOME})
+"""Bounded only because an application may invent values: few in practice, so that they outlive the series budget."""
+
+_OWNERS = frozenset(
+    {
+        a.STAGELIGHT_FEATURE,
+        a.STAGELIGHT_VARIANT,
+        a.STAGELIGHT_TENANT,
+        a.STAGELIGHT_ROUTE,
+        a.GEN_AI_WORKFLOW_NAME,
+        a.ERROR_TYPE,
+        a.SERVER_ADDRESS,
+        a.SERVER_PORT,
+        a.GEN_AI_RESPONSE_MODEL,
+    }
+)
+"""Folded first when a metric's budget is spent: provider and model say most about a figure."""
 
 
 _CLIENT = (
@@ -63,18 +83,18 @@ _STAGED_MODEL = (a.STAGELIGHT_STAGE, *_MODEL)
 LABEL_KEYS: Mapping[str, tuple[str, ...]] = {
     m.GEN_AI_CLIENT_OPERATION_DURATION: (*_TIERED, a.ERROR_TYPE),
     m.GEN_AI_CLIENT_INFERENCE_DURATION: (*_TIERED, a.ERROR_TYPE),
-    m.GEN_AI_CLIENT_TOKEN_USAGE: (*_TIERED, a.GEN_AI_TOKEN_TYPE),
+    m.GEN_AI_CLIENT_TOKEN_USAGE: (*_TIERED, a.ERROR_TYPE, a.GEN_AI_TOKEN_TYPE),
     m.GEN_AI_CLIENT_OPERATION_TIME_TO_FIRST_CHUNK: _CLIENT,
     m.GEN_AI_CLIENT_INFERENCE_TIME_TO_FIRST_CHUNK: _CLIENT,
     m.GEN_AI_CLIENT_OPERATION_TIME_PER_OUTPUT_CHUNK: _CLIENT,
     m.GEN_AI_CLIENT_INFERENCE_TIME_PER_OUTPUT_CHUNK: _CLIENT,
-    m.GEN_AI_CLIENT_INFERENCE_OPERATION_INPUT_TOKENS: _CLIENT,
-    m.GEN_AI_CLIENT_INFERENCE_OPERATION_OUTPUT_TOKENS: _CLIENT,
-    m.GEN_AI_CLIENT_INFERENCE_USAGE_INPUT_TOKENS: (*_CLIENT, a.GEN_AI_TOKEN_MODALITY),
-    m.GEN_AI_CLIENT_INFERENCE_USAGE_OUTPUT_TOKENS: (*_CLIENT, a.GEN_AI_TOKEN_MODALITY),
-    m.GEN_AI_CLIENT_INFERENCE_USAGE_CACHE_READ_INPUT_TOKENS: (*_CLIENT, a.GEN_AI_TOKEN_MODALITY),
-    m.GEN_AI_CLIENT_INFERENCE_USAGE_CACHE_WRITE_INPUT_TOKENS: (*_CLIENT, a.GEN_AI_TOKEN_MODALITY),
-    m.GEN_AI_CLIENT_INFERENCE_USAGE_REASONING_OUTPUT_TOKENS: (*_CLIENT, a.GEN_AI_TOKEN_MODALITY),
+    m.GEN_AI_CLIENT_INFERENCE_OPERATION_INPUT_TOKENS: _TIERED,
+    m.GEN_AI_CLIENT_INFERENCE_OPERATION_OUTPUT_TOKENS: _TIERED,
+    m.GEN_AI_CLIENT_INFERENCE_USAGE_INPUT_TOKENS: (*_TIERED, a.GEN_AI_TOKEN_MODALITY),
+    m.GEN_AI_CLIENT_INFERENCE_USAGE_OUTPUT_TOKENS: (*_TIERED, a.GEN_AI_TOKEN_MODALITY),
+    m.GEN_AI_CLIENT_INFERENCE_USAGE_CACHE_READ_INPUT_TOKENS: (*_TIERED, a.GEN_AI_TOKEN_MODALITY),
+    m.GEN_AI_CLIENT_INFERENCE_USAGE_CACHE_WRITE_INPUT_TOKENS: (*_TIERED, a.GEN_AI_TOKEN_MODALITY),
+    m.GEN_AI_CLIENT_INFERENCE_USAGE_REASONING_OUTPUT_TOKENS: (*_TIERED, a.GEN_AI_TOKEN_MODALITY),
     m.GEN_AI_EXECUTE_TOOL_DURATION: (a.GEN_AI_TOOL_NAME, a.ERROR_TYPE),
     m.STAGELIGHT_STAGE_DURATION: (*_STAGED_MODEL, a.STAGELIGHT_OUTCOME, a.ERROR_TYPE),
     m.STAGELIGHT_STREAM_OUTCOMES: (*_STAGED_MODEL, a.STAGELIGHT_OUTCOME),
@@ -133,12 +153,27 @@ class BoundedLabels:
         self._budget = SeriesBudget()
 
     def bound(self, metric: str, labels: Mapping[str, Any]) -> Labels:
-        """The labels a point of ``metric`` is recorded with; all free text is ``other`` once its budget is spent."""
+        """The labels a point of ``metric`` is recorded with.
+
+        Once the metric's budget of series is spent, its owners become ``other``, then all free text.
+        """
         admitted: Labels = {}
         for key, value in labels.items():
             if value is not None:
                 kind = _BOUNDED.get(key)
-                admitted[key] = value if kind is None else self._bounds.admit(kind, str(value))
-        if self._budget.allows(metric, tuple(admitted.items())):
-            return admitted
-        return {key: OTHER if key in _BOUNDED else value for key, value in admitted.items()}
+                admitted[key] = value if kind is None else self._admitted(kind, value)
+        if admitted.get(a.SERVER_PORT) == OTHER:
+            del admitted[a.SERVER_PORT]  # a number, which has no other
+        for folded in (admitted, _folded(admitted, _OWNERS)):
+            if self._budget.allows(metric, tuple(folded.items())):
+                return folded
+        return _folded(admitted, _BOUNDED.keys() - _SMALL)
+
+    def _admitted(self, kind: str, value: Any) -> Any:
+        text = value if isinstance(value, str) else str(value)
+        name = self._bounds.admit(kind, text)
+        return value if name == text else name
+
+
+def _folded(labels: Labels, keys: Collection[str]) -> Labels:
+    return {key: OTHER if key in keys else value for key, value in labels.items() if key != a.SERVER_PORT}

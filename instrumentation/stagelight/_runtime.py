@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -13,6 +12,8 @@ from opentelemetry import metrics, trace
 from opentelemetry._logs import LogRecord, get_logger
 from opentelemetry.trace import Tracer
 
+from stagelight._bounds import OTHER
+from stagelight._forks import in_every_child
 from stagelight._handover import Handover
 from stagelight._identity import Pseudonyms
 from stagelight._version import SCHEMA_URL, __version__
@@ -25,17 +26,27 @@ __all__ = ["SCOPE", "EventSink", "InFlight", "Runtime", "current", "install", "r
 SCOPE = "stagelight"
 """Name of the instrumentation scope of everything we emit."""
 
+_IN_FLIGHT_KEYS = 256  # of stage and provider, both few
+
 
 class InFlight:
     """Calls that have started and not ended, by stage and provider; read by an observable up-down counter."""
 
     def __init__(self) -> None:
-        self._counts: Counter[tuple[str, str | None]] = Counter()
-        self._lock = threading.Lock()
+        self.restart()
+        in_every_child(self.restart)
+
+    def restart(self) -> None:
+        """Begin at zero: the calls of the parent end there."""
+        self._counts: dict[tuple[str, str | None], int] = {}
+        self._lock = threading.RLock()  # re-entrant: a call may start or end inside a garbage collection
 
     def change(self, stage: str, provider: str | None, by: int) -> None:
         with self._lock:
-            self._counts[stage, provider] += by
+            key = (stage, provider)
+            if key not in self._counts and len(self._counts) >= _IN_FLIGHT_KEYS:
+                key = (stage, OTHER)
+            self._counts[key] = max(self._counts.get(key, 0) + by, 0)  # a call that began before a fork ends uncounted
 
     def counts(self) -> dict[tuple[str, str | None], int]:
         with self._lock:

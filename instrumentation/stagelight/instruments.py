@@ -32,6 +32,9 @@ _EXPECTED: Mapping[Stage, tuple[Component, ...]] = {
 
 _ANNOUNCED_LIMIT = 512
 
+_LARGEST = 2.0**53
+"""No count of tokens or seconds is larger, and sums of larger ones leave the 64 bits that every later push needs."""
+
 Values = tuple[Any, ...]
 
 
@@ -50,12 +53,13 @@ class Instruments:
         self._labels = BoundedLabels(self.bounds)
         self._latest = profile == "latest"
         self._known: dict[tuple[str, Values], Series] = {}
-        self._admitted: dict[tuple[str, Values], Series] = {}
         self._announced: set[Values] = set()
         self.rate_limits: dict[tuple[str, str], dict[str, int]] = {}
 
     def _add(self, metric: str, value: float, values: Values, where: Where | None = None) -> None:
         """Add to the series of ``metric`` whose labels have these raw values, in the order of ``LABEL_KEYS``."""
+        if value > _LARGEST:
+            return
         series = self._known.get((metric, values))
         if series is None:
             series = self._find(metric, values)
@@ -64,10 +68,7 @@ class Instruments:
     def _find(self, metric: str, values: Values) -> Series:
         given = {key: value for key, value in zip(LABEL_KEYS[metric], values, strict=True) if value is not None}
         labels = self._labels.bound(metric, given)
-        key = (metric, tuple(labels.items()))
-        series = self._admitted.get(key)
-        if series is None:
-            series = self._admitted.setdefault(key, self._backend.series(METRICS[metric], labels))
+        series = self._backend.series(METRICS[metric], labels)
         if labels == given:  # bounded in number like the labels themselves
             self._known[metric, values] = series
         return series
@@ -129,7 +130,8 @@ class Instruments:
         if not self._latest:
             for kind, count in (("input", usage.input_tokens), ("output", usage.output_tokens)):
                 if count is not None:
-                    self._add(m.GEN_AI_CLIENT_TOKEN_USAGE, count, (*client, tier, kind), where)
+                    values = (*client, tier, facts.error_type, kind)
+                    self._add(m.GEN_AI_CLIENT_TOKEN_USAGE, count, values, where)
             return
         if facts.stage != "llm":
             return
@@ -138,9 +140,9 @@ class Instruments:
             (m.GEN_AI_CLIENT_INFERENCE_OPERATION_OUTPUT_TOKENS, usage.output_tokens),
         ):
             if total is not None:
-                self._add(name, total, client, where)
+                self._add(name, total, (*client, tier), where)
         for name, modality, part in modal_counts(usage):
-            self._add(name, part, (*client, modality), where)
+            self._add(name, part, (*client, tier, modality), where)
 
     def _retrieval(self, facts: CallFacts, where: Where | None) -> None:
         found = facts.response.retrieved if facts.response is not None else None

@@ -215,3 +215,5 @@ class Accumulators:
                 series.lock = self.lock
                 series.start_ns = _clock.wall_ns()
                 series.clear()
+                if isinstance(series, CounterSeries):
+                    series.changed = True  # a known counter is at 0, which its first push says

@@ -55,7 +55,7 @@ def _sum_points(
     series: Iterable[CounterSeries], now_ns: int, temporality: AggregationTemporality
 ) -> Iterable[NumberDataPoint]:
     for one in series:
-        if temporality is DELTA and not one.changed:
+        if not one.changed:
             continue
         yield NumberDataPoint(one.labels, one.start_ns, now_ns, one.value)
         if temporality is DELTA:
