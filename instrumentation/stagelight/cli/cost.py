@@ -70,7 +70,12 @@ def run(args: argparse.Namespace) -> int:
 def _document(row: CostRow) -> dict[str, Json]:
     document = cast("dict[str, Json]", json_value(row))
     amount = row.cost if _has_amount(row) else None
-    return {**document, "cost": json_value(amount), "per_turn": json_value(_per_turn(row)), "status": _status(row)}
+    return {
+        **document,
+        "cost": json_value(amount),
+        "per_turn": json_value(_per_turn(row)),
+        "status": _status(row) if row.calls else None,
+    }
 
 
 def _has_amount(row: CostRow) -> bool:
@@ -121,7 +126,7 @@ def _status(row: CostRow) -> str:
         number = "" if row.unpriced == row.calls else f": {counted(row.unpriced, 'call')}"
         why = f" ({_most_frequent(row.reasons)})" if row.reasons else ""
         parts.append(f"unpriced{number}{why}")
-    return ", ".join(parts) or "exact"
+    return ", ".join(parts) or ("exact" if row.calls else UNKNOWN)
 
 
 def _total_status(total: CostRow) -> str:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
+import shutil
 import signal
+import sys
 import threading
 import time
 from collections import Counter
@@ -13,12 +16,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stagelight.cli import cost, latency
-from stagelight.cli.failures import CommandError, ExitCode
+from stagelight.cli.failures import CommandError, ExitCode, missing_extra
 from stagelight.cli.options import number_above_zero, port_number, positive
 from stagelight.cli.output import DIM, STRONG, WARN, Cell, Screen
 from stagelight.cli.waterfall import draw
 from stagelight.embedded.options import GRPC_PORT, HTTP_PORT, InvalidOptions, PortInUse, ServerOptions
-from stagelight.embedded.store import StoreError, default_path
+from stagelight.embedded.store import StoreError, demo_path
 from stagelight.sources import Source, Window, open_source
 from stagelight.sources.format import count, counted, duration
 
@@ -64,10 +67,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the demo."""
+    for package in ("fastapi", "openai", "orjson", "qdrant_client", "starlette", "uvicorn"):
+        if importlib.util.find_spec(package) is None:
+            raise missing_extra("`stagelight demo`", "demo")
     from stagelight.demo.programs import DemoError, running
 
     screen = Screen()
-    database = args.db or default_path().with_name("demo.db")
+    database = args.db or demo_path()
     options = ServerOptions(http_port=args.port, grpc_port=args.grpc_port, database=database)
     begin_ns = time.time_ns()
     screen.line(
@@ -79,7 +85,9 @@ def run(args: argparse.Namespace) -> int:
             results = _ask(screen, demo, args.turns)
             _show(screen, demo, results, begin_ns)
             if screen.is_terminal and not args.exit:
-                _stay(screen)
+                _stay(screen, demo)
+            else:
+                screen.line(f"To see the pages: {_program()} up --db {demo.server.database}")
     except (DemoError, StoreError, InvalidOptions, PortInUse) as error:
         raise CommandError(str(error)) from error
     return ExitCode.DONE
@@ -130,19 +138,19 @@ def _show(screen: Screen, demo: Running, results: Counter[Result], begin_ns: int
             screen.line(Cell(f"{counted(missing, 'turn')} had not arrived after {duration(_ARRIVAL_S)}.", WARN))
         slowest = source.turns(window, 1, order="slowest")
         since = f"--since={_iso(begin_ns)}"
-        source_flag = f"--source {demo.server.database}"
+        here = f"{since} --source {demo.server.database}"
+        program = _program()
         screen.line("")
-        screen.line(Cell("Latency", STRONG), Cell(f"   stagelight latency {source_flag}", DIM))
+        screen.line(Cell("Latency", STRONG), Cell(f"   {program} latency {here}", DIM))
         _verb(latency, demo, since)
         screen.line("")
-        screen.line(Cell("Cost", STRONG), Cell(f"   stagelight cost --by stage {source_flag}", DIM))
+        screen.line(Cell("Cost", STRONG), Cell(f"   {program} cost --by stage {here}", DIM))
         _verb(cost, demo, since, "--by=stage")
         screen.line("")
         trace = source.trace(slowest[0].trace_id) if slowest else None
         if trace is not None:
-            screen.line(
-                Cell("Slowest turn", STRONG), Cell(f"   stagelight turns {slowest[0].trace_id[:12]} {source_flag}", DIM)
-            )
+            command = f"   {program} turns {trace.trace_id[:12]} --source {demo.server.database}"
+            screen.line(Cell("Slowest turn", STRONG), Cell(command, DIM))
             draw(screen, trace, utc=False, limit=40)
         screen.line("")
         stored = source.describe()
@@ -151,7 +159,6 @@ def _show(screen: Screen, demo: Running, results: Counter[Result], begin_ns: int
             f"{count(stored.usage)} ledger entries, {count(stored.logs)} log lines"
         )
         screen.line(f"Stored in {demo.server.database}: {kept}.")
-        screen.line("Pages: ", Cell(demo.server.http_url, STRONG))
 
 
 def _arrived(source: Source, begin_ns: int, turns: int) -> Window:
@@ -172,6 +179,11 @@ def _iso(moment_ns: int) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(moment_ns // 1_000_000_000))
 
 
+def _program() -> str:
+    """The command as it can be typed here: by name when it is on the path, else as it was called."""
+    return "stagelight" if shutil.which("stagelight") else sys.argv[0]
+
+
 def _verb(verb: Verb, demo: Running, *flags: str) -> None:
     """Print what another command prints about this run."""
     parser = argparse.ArgumentParser()
@@ -179,9 +191,11 @@ def _verb(verb: Verb, demo: Running, *flags: str) -> None:
     verb.run(parser.parse_args([f"--source={demo.server.database}", *flags]))
 
 
-def _stay(screen: Screen) -> None:
+def _stay(screen: Screen, demo: Running) -> None:
     ended = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: ended.set())
-    screen.line(Cell("Everything stays up until you press Ctrl-C.", DIM))
+    screen.line(
+        "Pages: ", Cell(demo.server.http_url, STRONG), Cell("   Everything stays up until you press Ctrl-C.", DIM)
+    )
     ended.wait()

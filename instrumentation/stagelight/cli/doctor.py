@@ -103,7 +103,7 @@ def _export() -> Iterator[Finding]:
             f"not set: an application sends to http://localhost:{HTTP_PORT}",
             'eval "$(stagelight env)"',
         )
-    elif _address(endpoint) is None:
+    elif _address(endpoint) is None or not _has_scheme(endpoint):
         yield Finding(ENDPOINT, "problem", "not a URL", f"set it to one like http://127.0.0.1:{HTTP_PORT}")
     else:
         yield Finding(ENDPOINT, "ok", _without_secrets(urlsplit(endpoint)))
@@ -232,6 +232,11 @@ def _address(endpoint: str) -> tuple[str, int] | None:
         return parts.hostname, parts.port or (443 if parts.scheme == "https" else 80)
     except ValueError:
         return None
+
+
+def _has_scheme(endpoint: str) -> bool:
+    """Over HTTP the scheme is needed; gRPC takes a bare ``host:port`` as well."""
+    return "://" in endpoint or os.environ.get(PROTOCOL, "").strip() == "grpc"
 
 
 def _without_secrets(parts: SplitResult) -> str:

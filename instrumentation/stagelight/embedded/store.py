@@ -43,6 +43,11 @@ def default_path() -> Path:
     return base / "stagelight" / "stagelight.db"
 
 
+def demo_path() -> Path:
+    """The database of ``stagelight demo``, beside the default one."""
+    return default_path().with_name("demo.db")
+
+
 def open_writable(path: Path, *, synchronous: Synchronous = "NORMAL") -> sqlite3.Connection:
     """Open the store for writing; made with mode 0600 (and its directory with 0700) when it is not there.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from stagelight.embedded.store import NoStoreError, StoreError, default_path
+from stagelight.embedded.store import NoStoreError, StoreError, default_path, demo_path
 from stagelight.sources.embedded import EmbeddedSource
 from stagelight.sources.model import Source, SourceUnavailable, Window
 
@@ -26,8 +26,12 @@ def open_source(spec: str | None = None) -> Source:
     try:
         return EmbeddedSource(path)
     except NoStoreError as error:
+        if spec:
+            raise SourceUnavailable(f"source {spec!r}: there is no such file") from error
+        demo = demo_path()
+        seen = f"; the demo's is in `--source {demo}`" if demo.is_file() else ", or run `stagelight demo`"
         raise SourceUnavailable(
-            f"There is no telemetry yet: {error}. Start `stagelight up` and send some to it, or run `stagelight demo`."
+            f"There is no telemetry yet: {error}. Start `stagelight up` and send some to it{seen}."
         ) from error
     except StoreError as error:
         raise SourceUnavailable(str(error)) from error

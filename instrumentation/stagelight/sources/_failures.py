@@ -6,6 +6,7 @@ import sqlite3
 from typing import Final, NamedTuple
 
 from stagelight.conventions import attributes as names
+from stagelight.conventions import values
 from stagelight.sources.model import UNKNOWN_KEY, ErrorRow, Window
 
 __all__ = ["Origin", "error_rows", "origins"]
@@ -14,7 +15,11 @@ __all__ = ["Origin", "error_rows", "origins"]
 _FAILED: Final = f"""
 SELECT trace_id, span_id, parent_id, start_ns, stage,
   coalesce(provider, json_extract(attributes, '$."{names.DB_SYSTEM_NAME}"')) AS provider, model, error_type, outcome
-FROM spans INDEXED BY spans_failed WHERE failed = 1 AND start_ns >= ? AND start_ns < ? ORDER BY start_ns
+FROM spans AS span INDEXED BY spans_failed WHERE failed = 1 AND start_ns >= ? AND start_ns < ?
+  AND NOT (stage IS NULL AND EXISTS (
+    SELECT 1 FROM spans AS turn
+    WHERE turn.trace_id = span.trace_id AND turn.stage = '{values.Stage.TURN}' AND turn.failed = 0))
+ORDER BY start_ns
 """  # noqa: S608 (our own names)
 
 
@@ -36,6 +41,7 @@ def origins(connection: sqlite3.Connection, window: Window) -> list[Origin]:
     """Failures of the window in order of time.
 
     A span counts when it has a stage or is a root, and no such span below it failed in an unbroken chain of failures.
+    The server's span around a turn that did not fail is no failure: the caller hung up, and the turn says so.
     """
     failed = [Origin(*row) for row in connection.execute(_FAILED, (window.since_ns, window.until_ns))]
     by_id = {(span.trace_id, span.span_id): span for span in failed}

@@ -188,6 +188,26 @@ def test_errors_are_grouped_by_kind(tmp_path: Path) -> None:
     source.close()
 
 
+def test_a_caller_who_hangs_up_is_no_error(tmp_path: Path) -> None:
+    """The server's span fails, but the turn inside it says that it was cancelled: that is no failure."""
+    path = tmp_path / "store.db"
+    gone = {"error.type": "ConnectionError"}
+    stopped = {"stagelight.outcome": "cancelled"}
+    store(
+        path,
+        traces(
+            span(1, trace=1, at=0, error=True, attributes=gone),
+            turn(2, trace=1, parent=1, at=0, lasts=1, attributes=stopped),
+            span(1, trace=2, at=2, error=True, attributes=gone),
+        ),
+    )
+    source = open_source(str(path))
+
+    assert source.errors(ALL) == [ErrorRow("-", None, None, "ConnectionError", None, 1, T0 + 2 * S, TRACE + "2")]
+    assert source.totals(ALL).errors == 1
+    source.close()
+
+
 def test_series_have_equal_steps(source: Source) -> None:
     """Counts are 0 where nothing happened; other keys are absent there."""
     window = Window(T0, T0 + 40 * S)

@@ -149,7 +149,7 @@ def test_what_cannot_be_opened_is_explained(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "share"))
     with pytest.raises(SourceUnavailable, match=r"no telemetry yet: .*share/stagelight/stagelight\.db.*stagelight up"):
         open_source(None)
-    with pytest.raises(SourceUnavailable, match="no telemetry yet"):
+    with pytest.raises(SourceUnavailable, match="there is no such file"):
         open_source(str(tmp_path / "missing.db"))
     with pytest.raises(SourceUnavailable, match="an address cannot be read"):
         open_source("http://localhost:4318")

@@ -9,7 +9,7 @@ from typing import Literal
 
 from stagelight.embedded.pages import units
 from stagelight.embedded.pages.ranges import Range
-from stagelight.sources.model import ErrorRow, LatencyRow, Totals
+from stagelight.sources.model import UNKNOWN_KEY, ErrorRow, LatencyRow, Totals
 
 __all__ = ["State", "judge"]
 
@@ -48,7 +48,8 @@ def _kinds(errors: Sequence[ErrorRow]) -> Counter[str]:
     """Errors by stage and type."""
     kinds: Counter[str] = Counter()
     for error in errors:
-        stage, kind = units.visible(error.stage, 40), units.visible(error.error_type or error.outcome or "", 60)
+        stage = "" if error.stage == UNKNOWN_KEY else units.visible(error.stage, 40)
+        kind = units.visible(error.error_type or error.outcome or "", 60)
         kinds[f"{stage} {kind}".strip()] += error.count
     return kinds
 
