@@ -71,7 +71,6 @@ STEP = st.one_of(
     st.tuples(st.just("put from threads"), st.integers(1, 30)),
     st.tuples(st.just("mode"), st.sampled_from(["succeeds", "fails", "raises", "blocks"])),
     st.tuples(st.just("flush"), st.sampled_from([0.0, 0.005])),
-    st.tuples(st.just("restart"), st.none()),
     st.tuples(st.just("close"), st.none()),
 )
 LIMITS = st.builds(
@@ -85,6 +84,7 @@ class History:
     def __init__(self, limits: Limits) -> None:
         self.exporter = Exporter()
         self.queue = queue_of(self.exporter, limits)
+        self.lock = threading.Lock()
         self.made = 0
 
     def do(self, kind: str, argument: object) -> None:
@@ -102,11 +102,6 @@ class History:
                 self.release()
         elif kind == "flush":
             self.queue.flush(float(str(argument)))
-        elif kind == "restart":
-            self.settle()
-            self.queue.restart()
-            self.queue.account.restart()
-            self.made, self.exporter.accepted = 0, []
         else:
             self.queue.close()
 
@@ -116,8 +111,6 @@ class History:
                 self.made += 1
                 number = self.made
             self.queue.put(number)
-
-    lock = threading.Lock()
 
     def release(self) -> None:
         self.exporter.go_on.set()
