@@ -27,6 +27,10 @@ _GATHER_S = 0.02
 """How long the worker lets items gather after the first, so that a busy host is woken 50 times a second at most."""
 
 
+_GENERATIONS = 3
+"""Items make items: the end of a forgotten stream hands in its call, and that its turn."""
+
+
 class _Marker(threading.Event):
     """Put into the queue by ``drain``: set when everything before it has been done."""
 
@@ -79,16 +83,16 @@ class Handover:
         Returns:
             Whether it was done in time.
         """
-        if self._inline or threading.current_thread() is self._worker:
-            self._empty()
+        if self._inline or self._worker is None or threading.current_thread() is self._worker:
+            self._empty()  # without a worker none is started: at exit new threads may be refused
             return True
-        if self._worker is None:
-            if not self._queue.qsize():
-                return True
-            self._start()
-        marker = _Marker()
-        self._queue.put(marker)
-        return marker.wait(timeout_s)
+        deadline = time.monotonic() + timeout_s
+        for _ in range(_GENERATIONS):
+            marker = _Marker()
+            self._queue.put(marker)
+            if not marker.wait(max(deadline - time.monotonic(), 0.0)):
+                return False
+        return True
 
     @property
     def waiting(self) -> int:

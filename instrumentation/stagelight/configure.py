@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import atexit
-import contextlib
 import logging
 import os
-import signal
 import threading
+import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import entry_points
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry import metrics, trace
 from opentelemetry._logs import get_logger_provider, set_logger_provider
 
 from stagelight import _guard, _runtime, _self_metrics, cost
+from stagelight._exits import deliver_at_exit
 from stagelight._handover import Handover
 from stagelight._identity import Pseudonyms
 from stagelight._turns import settle_all
@@ -87,13 +86,37 @@ def configure(**settings: Any) -> Configured:
         chosen, problems = read(os.environ, **settings)
         if chosen.strict:
             _guard.set_strict(True)
-        problems += _unknown_protocols()
+        chosen, unreadable = _readable(chosen, settings)
+        problems += unreadable + _unknown_protocols()
         for problem in problems:
             if _guard.strict():
                 raise SettingsError(problem.message)
             logger.error("%s; continuing without it", problem.message)
         _configured = _set_up(chosen, problems)
         return _configured
+
+
+def _readable(chosen: Settings, given: Mapping[str, Any]) -> tuple[Settings, tuple[Problem, ...]]:
+    """The settings without the files whose content is not accepted.
+
+    Raises:
+        SettingsError: such a file was given by keyword.
+    """
+    problems: list[Problem] = []
+    checks: tuple[tuple[str, str, Callable[[], object]], ...] = (
+        ("prices", "STAGELIGHT_PRICES", lambda: cost.configure(chosen.prices)),
+        ("id_key_file", "STAGELIGHT_ID_KEY_FILE", chosen.resolve_id_key),
+    )
+    for name, variable, check in checks:
+        try:
+            check()
+        except (SettingsError, cost.PriceFileError) as error:
+            said = str(error).removeprefix(f"{variable}: ")
+            if given.get(name) is not None:
+                raise SettingsError(f"configure({name}=...): {said}") from error
+            problems.append(Problem(variable, f"{variable}: {said}"))
+            chosen = replace(chosen, prices=None) if name == "prices" else replace(chosen, id_key_file=None)
+    return chosen, tuple(problems)
 
 
 def _unknown_protocols() -> tuple[Problem, ...]:
@@ -119,11 +142,11 @@ def _set_up(settings: Settings, problems: tuple[Problem, ...]) -> Configured:
         logger.info("stagelight joins the OpenTelemetry providers of the application")
     runtime = _runtime_for(settings, providers)
     _runtime.install(runtime)
-    cost.configure(settings.prices)
     instrumented = _instrument() if settings.instrument else ()
     if providers is not None:
-        atexit.register(shutdown)
-        _flush_on_sigterm()
+        deliver_at_exit(shutdown, partial(flush, EXIT_LIMIT_S))
+    else:
+        atexit.register(shutdown)  # the application's own exporters are its to flush
     return Configured(settings, instrumented, joined=joined, problems=problems, _providers=providers)
 
 
@@ -148,6 +171,7 @@ def _runtime_for(settings: Settings, providers: Providers | None) -> _runtime.Ru
     meter = meters.get_meter(_runtime.SCOPE, __version__, schema_url=SCHEMA_URL)
     own = providers.accumulators if providers is not None else None
     backend: Backend = SdkBackend(meter) if own is None else own
+    key = settings.resolve_id_key()
     runtime = _runtime.Runtime(
         tracer=tracers.get_tracer(_runtime.SCOPE, __version__, schema_url=SCHEMA_URL),
         instruments=Instruments(backend, settings.semconv),
@@ -155,7 +179,7 @@ def _runtime_for(settings: Settings, providers: Providers | None) -> _runtime.Ru
         handover=Handover(inline=providers is None),
         settings=settings,
         configured=True,
-        pseudonyms=_pseudonyms(settings),
+        pseudonyms=Pseudonyms(key) if key else None,
     )
     _self_metrics.observe(meter, runtime, providers.balances if providers is not None else {})
     return runtime
@@ -163,17 +187,6 @@ def _runtime_for(settings: Settings, providers: Providers | None) -> _runtime.Ru
 
 def _host_logger() -> _runtime.EventSink:
     return get_logger_provider().get_logger(_runtime.SCOPE, __version__, schema_url=SCHEMA_URL)
-
-
-def _pseudonyms(settings: Settings) -> Pseudonyms | None:
-    try:
-        key = settings.resolve_id_key()
-    except SettingsError as error:
-        if _guard.strict():
-            raise
-        logger.error("%s; user and session ids are dropped", error)
-        return None
-    return Pseudonyms(key) if key else None
 
 
 def _instrument() -> tuple[str, ...]:
@@ -205,14 +218,20 @@ def flush(timeout: float = 5.0) -> bool:
     """
     done = False
     with _guard.guard("flush"):
-        runtime = _runtime.current()
-        runtime.handover.put(settle_all)
-        done = runtime.handover.drain(timeout)
+        deadline = time.monotonic() + timeout
+        done = _hand_in(timeout)
+        left = max(deadline - time.monotonic(), 0.0)
         if _configured is not None and _configured._providers is not None:  # noqa: SLF001 - this module's own record
-            done = _configured._providers.flush(timeout) and done  # noqa: SLF001
+            done = _configured._providers.flush(left) and done  # noqa: SLF001
         else:
-            done = _flush_the_hosts(timeout) and done
+            done = _flush_the_hosts(left) and done
     return done
+
+
+def _hand_in(timeout: float) -> bool:
+    handover = _runtime.current().handover
+    handover.put(settle_all)
+    return handover.drain(timeout)
 
 
 def _flush_the_hosts(timeout: float) -> bool:
@@ -233,26 +252,8 @@ def shutdown(timeout: float = EXIT_LIMIT_S) -> bool:
     """
     done = False
     with _guard.guard("shutdown"):
-        runtime = _runtime.current()
-        runtime.handover.put(settle_all)
-        done = runtime.handover.drain(timeout / 2)
+        deadline = time.monotonic() + timeout
+        done = _hand_in(timeout / 2)
         if _configured is not None and _configured._providers is not None:  # noqa: SLF001
-            done = _configured._providers.shutdown(timeout) and done  # noqa: SLF001
+            done = _configured._providers.shutdown(deadline - time.monotonic()) and done  # noqa: SLF001
     return done
-
-
-def _flush_on_sigterm() -> None:
-    """Deliver before a SIGTERM that nobody handles kills the process.
-
-    uvicorn, too, sends itself the signal again after its own shutdown, so that ``atexit`` never runs.
-    """
-    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
-        return
-
-    def deliver(number: int, _frame: FrameType | None) -> None:
-        shutdown()
-        signal.signal(number, signal.SIG_DFL)
-        os.kill(os.getpid(), number)
-
-    with contextlib.suppress(ValueError):
-        signal.signal(signal.SIGTERM, deliver)

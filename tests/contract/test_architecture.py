@@ -59,6 +59,7 @@ ORDER = (
     "integrations",
     "logs",
     "sentry",
+    "_exits",
     "configure",
     "distro",
     "asgi",
