@@ -203,7 +203,7 @@ WRONG: dict[str, tuple[str, Callable[[Any], object], str]] = {
     "scores": (
         "type",
         lambda call: call.results(scores=["high"]),
-        "results(): scores is ['high']; accepted: a sequence of numbers",
+        "results(): scores is a list of 1; accepted: a sequence of numbers",
     ),
     "no results": (
         "type",
