@@ -1,7 +1,8 @@
 """The only broad except of the package: our errors never reach the host application.
 
-An error of ours is logged once per place with its traceback, counted, and swallowed; with ``STAGELIGHT_STRICT=1`` it is
-raised. Errors that are not of class ``Exception`` (cancellation, interrupts, exits) always pass.
+An error of ours is logged once per place with its class and frames, but not its message, which may quote a prompt. It
+is counted and swallowed; with ``STAGELIGHT_STRICT=1`` it is raised. Errors that are not of class ``Exception``
+(cancellation, interrupts, exits) always pass.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import os
 import threading
 from collections import Counter
 from collections.abc import Callable
+from traceback import extract_tb
 from types import TracebackType
 from typing import Literal, TypeVar
 
@@ -27,6 +29,7 @@ _lock = threading.Lock()
 _errors: Counter[str] = Counter()
 _misuses: Counter[str] = Counter()
 _logged: set[str] = set()
+_reported: set[str] = set()
 _strict = os.environ.get("STAGELIGHT_STRICT", "").strip().lower() in _TRUE
 
 
@@ -69,8 +72,12 @@ def first_time(key: str) -> bool:
 def _swallow(site: str, error: Exception) -> None:
     with _lock:
         _errors[site] += 1
-    if first_time(site):
-        logger.error("stagelight failed in %s; the application is not affected", site, exc_info=error)
+        first = site not in _reported and len(_reported) < _LOGGED_LIMIT
+        _reported.add(site) if first else None
+    if first:
+        frames = "".join(f"\n  {one.filename}:{one.lineno} in {one.name}" for one in extract_tb(error.__traceback__))
+        kind = type(error).__qualname__
+        logger.error("stagelight failed in %s with %s; the application is not affected%s", site, kind, frames)
 
 
 class guard:  # noqa: N801 - reads as a statement: `with guard("usage"):`

@@ -10,7 +10,6 @@ from functools import lru_cache
 __all__ = ["Pseudonyms"]
 
 _SCHEME = "h1"
-_TAGGED = re.compile(r"h1:[0-9a-f]{8}:[0-9a-f]{32}")
 _DIGEST_CHARACTERS = 32  # 128 bits of the digest: collisions stay out of reach of any number of users
 
 
@@ -24,10 +23,12 @@ class Pseudonyms:
     def __init__(self, key: str) -> None:
         self._key = key.encode()
         self.key_id = hashlib.sha256(b"stagelight key id:" + self._key).hexdigest()[:8]
+        self._tagged = re.compile(rf"{_SCHEME}:{self.key_id}:[0-9a-f]{{{_DIGEST_CHARACTERS}}}")
         self.of = lru_cache(maxsize=4096)(self._of)
 
     def _of(self, value: str) -> str:
-        if _TAGGED.fullmatch(value):  # a service upstream made it already
+        """The pseudonym of an id; one that this key made, perhaps in a service upstream, stays as it is."""
+        if self._tagged.fullmatch(value):
             return value
         digest = hmac.new(self._key, value.encode("utf-8", "replace"), hashlib.sha256).hexdigest()
         return f"{_SCHEME}:{self.key_id}:{digest[:_DIGEST_CHARACTERS]}"

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
+import reprlib
 from collections.abc import Mapping, Sequence
 from decimal import Decimal, InvalidOperation
 from numbers import Integral, Real
-from reprlib import repr as shown
 from typing import Any, get_args
 
 from stagelight._guard import misuse
@@ -33,9 +33,23 @@ _WHOLES = frozenset({"server_port", "max_tokens", "dimensions", "top_k", "charac
 _NUMBERS = frozenset({"temperature", "top_p"})
 _SWITCHES = frozenset({"stream", "filtered"})
 
+_SHOWN_CHARACTERS = 12
+"""Longest text a message repeats: enough for a wrong word, too short for a prompt, an answer or a key."""
+
 _SHAPES_LIMIT = 512
 _good_shapes: set[tuple[type, ...]] = set()
 """Types of the fields of requests that were accepted; nearly all requests of a process have one of few shapes."""
+
+
+def shown(value: Any) -> str:
+    """A received value for a message: numbers and short words as they are, of anything else only its kind."""
+    if value is None or isinstance(value, bool | int | float):
+        return reprlib.repr(value)
+    if isinstance(value, str):
+        return repr(value) if len(value) <= _SHOWN_CHARACTERS else f"a text of {len(value)} characters"
+    if isinstance(value, list | tuple | set | dict):
+        return f"a {type(value).__name__} of {len(value)}"
+    return f"a {type(value).__name__}"
 
 
 def checked_request(verb: str, request: Request) -> Request:

@@ -98,7 +98,8 @@ ROWS: tuple[Row, ...] = (
     Row("id_key", "STAGELIGHT_ID_KEY", _key, f"at least {MIN_KEY_CHARACTERS} characters", None,
         "Secret from which pseudonyms of user and session ids are made. Without it both are dropped.", secret=True),
     Row("id_key_file", "STAGELIGHT_ID_KEY_FILE", _existing_file, "path of a readable file", None,
-        "File that holds the secret of STAGELIGHT_ID_KEY; used when that is not set."),
+        "File that holds the secret of STAGELIGHT_ID_KEY; used when that is not set.",
+        secret=True),  # people put the key itself here
     Row("cost_names", "STAGELIGHT_COST_NAMES", _one_of("own", "upstream"), "own or upstream", "own",
         "With upstream, call spans also carry the proposed gen_ai cost attributes (semantic-conventions-genai #443)."),
     Row("provider_hosts", "STAGELIGHT_PROVIDER_HOSTS", _hosts, "host=provider pairs separated by commas",
@@ -141,7 +142,7 @@ class Settings:
             return _key(self.id_key_file.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             raise SettingsError(
-                f"STAGELIGHT_ID_KEY_FILE: {str(self.id_key_file)!r} is not accepted; "
+                f"STAGELIGHT_ID_KEY_FILE: (hidden) is not accepted; "
                 f"accepted: a readable file with at least {MIN_KEY_CHARACTERS} characters"
             ) from None
 

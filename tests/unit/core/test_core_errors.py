@@ -342,7 +342,7 @@ def test_an_item_is_not_looked_into() -> None:
 
 @pytest.mark.usefixtures("lenient")
 def test_an_error_of_ours_stays_ours(caplog: pytest.LogCaptureFixture) -> None:
-    """An error inside the library is logged once with its traceback, counted, and does not reach the host."""
+    """An error inside the library is logged once with its frames, counted, and does not reach the host."""
     before = _guard.errors().get("results", 0)
     with capture() as captured, stagelight.retrieval(provider="q") as call:
         for _ in range(2):
@@ -350,7 +350,11 @@ def test_an_error_of_ours_stays_ours(caplog: pytest.LogCaptureFixture) -> None:
         call.results(count=1)
 
     assert _guard.errors()["results"] - before == 2
-    assert [(record.levelno, record.exc_info is not None) for record in caplog.records] == [(logging.ERROR, True)]
+    [record] = caplog.records
+    assert (record.levelno, record.exc_info) == (logging.ERROR, None)
+    assert "failed in results with RuntimeError" in record.getMessage()
+    assert f"{__file__}:" in record.getMessage()
+    assert "hostile" not in record.getMessage()
     assert captured.call("retrieval").attributes[a.STAGELIGHT_RETRIEVAL_COUNT] == 1
 
 
