@@ -6,8 +6,9 @@ Every verb makes one object that is a block (``with`` and ``async with``) or, wi
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
-from typing import Any, Generic, Literal, ParamSpec, TypeVar
+from typing import Any, Generic, Literal, ParamSpec, TypeVar, overload
 
 from stagelight._calls import Call, current_call
 from stagelight._decorators import decorated
@@ -20,13 +21,17 @@ from stagelight._validation import checked_request, checked_text
 from stagelight.facts import Identity, Request, Stage
 
 __all__ = [
-    "Call", "Job", "Tool", "Turn", "Verb", "cache", "chunk", "current", "embedding", "enrich", "evaluation", "feedback",
-    "identify", "job", "llm", "memory", "parse", "rerank", "retrieval", "store", "stt", "tool", "tts", "turn",
+    "Call", "Job", "NamedVerb", "Tool", "Turn", "Verb", "cache", "chunk", "current", "embedding", "enrich",
+    "evaluation", "feedback", "identify", "job", "llm", "memory", "parse", "rerank", "retrieval", "store", "stt",
+    "tool", "tts", "turn",
 ]  # fmt: skip
 
 P = ParamSpec("P")
 F = TypeVar("F", bound=Callable[..., Any])
+A = ParamSpec("A")
+R = TypeVar("R")
 Made = TypeVar("Made", bound=Scope)
+Decorator = TypeVar("Decorator", "Decorating", "Tool")
 
 
 class Verb(Generic[P, Made]):
@@ -44,6 +49,20 @@ class Verb(Generic[P, Made]):
     def start(self, *args: P.args, **kwargs: P.kwargs) -> Made:
         """Start now, without a block; give it to ``end`` or ``fail`` when it is over."""
         return self._make(*args, **kwargs).start()
+
+
+class NamedVerb(Verb[P, Decorator]):
+    """A word that decorates too: ``@tool("lookup")``, or plain ``@tool``, which takes the function's name."""
+
+    @overload
+    def __call__(self, function: Callable[A, R], /) -> Callable[A, R]: ...  # type: ignore[overload-overlap]
+    @overload
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Decorator: ...
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if len(args) == 1 and not kwargs and inspect.isroutine(args[0]):
+            make: Callable[[str], Decorator] = self._make  # type: ignore[assignment]  # the first argument is the name
+            return make(args[0].__name__)(args[0])
+        return self._make(*args, **kwargs)
 
 
 def _decorator(make: Callable[[], Call | Turn]) -> Callable[[F], F]:
@@ -91,7 +110,7 @@ def _turn(kind: Literal["turn", "job"], name: str, **owner: str | None) -> Decor
     return Decorating(kind, known or kind, quietly(kind, lambda: owner_of(kind, **owner), Identity()))
 
 
-@Verb
+@NamedVerb
 def turn(
     name: str,
     *,
@@ -128,7 +147,7 @@ def turn(
     )
 
 
-@Verb
+@NamedVerb
 def job(name: str, *, feature: str | None = None, tenant: str | None = None) -> Decorating:
     """An ingestion run or a batch; never counted as a turn.
 
@@ -288,7 +307,7 @@ def stt(*, provider: str, model: str) -> Call:
     return _call("stt", Request(provider=provider, model=model))
 
 
-@Verb
+@NamedVerb
 def tool(name: str) -> Tool:
     """The execution of a tool.
 

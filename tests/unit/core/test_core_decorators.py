@@ -294,3 +294,23 @@ def test_a_decorator_is_made_before_configuration() -> None:
 
     assert (len(first.spans), len(second.spans)) == (1, 1)
     assert isinstance(stagelight.turn("work"), Turn)
+
+
+def test_a_bare_decorator_takes_the_functions_name() -> None:
+    """``@stagelight.tool`` without a name must not replace the function by a decorator."""
+
+    @stagelight.tool
+    def add(number: int) -> int:
+        return number + 1
+
+    @stagelight.turn
+    async def answer() -> int:
+        return add(3)
+
+    with capture() as captured:
+        assert asyncio.run(answer()) == 4
+
+    assert ([call.name for call in captured.calls], [turn.name for turn in captured.turns]) == (
+        ["execute_tool add"],
+        ["invoke_workflow answer"],
+    )
