@@ -331,7 +331,10 @@ async def _pull(target: Any) -> Any:
 def _aexpected(actions: list[Action], seen: list[Seen]) -> str:
     inside = [
         # The source of a timed-out pull sees the cancellation, the timeout is made around it.
-        (action, Seen("raised", asyncio.CancelledError) if action[0] == "timeout" and one.kind == "raised" else one)
+        (
+            action,
+            Seen("raised", asyncio.CancelledError) if action[0] == "timeout" and one.value is TimeoutError else one,
+        )
         for action, one in zip(actions, seen, strict=True)
     ]
     return _expected([action for action, _ in inside], [one for _, one in inside])
