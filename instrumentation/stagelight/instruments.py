@@ -58,7 +58,7 @@ class Instruments:
 
     def _add(self, metric: str, value: float, values: Values, where: Where | None = None) -> None:
         """Add to the series of ``metric`` whose labels have these raw values, in the order of ``LABEL_KEYS``."""
-        if value > _LARGEST:
+        if abs(value) > _LARGEST:
             return
         series = self._known.get((metric, values))
         if series is None:

@@ -66,6 +66,8 @@ class Backend(Protocol):
 
 
 class _SdkSeries:
+    """The SDK refuses negative values, e.g. scores, with a line for each; here they are left out in silence."""
+
     __slots__ = ("_labels", "_record")
 
     def __init__(self, record: Any, labels: Mapping[str, Any]) -> None:
@@ -73,7 +75,8 @@ class _SdkSeries:
         self._labels = labels
 
     def add(self, value: float, where: Where | None = None) -> None:
-        self._record(value, self._labels, None if where is None else where.context)
+        if value >= 0:
+            self._record(value, self._labels, None if where is None else where.context)
 
 
 class SdkBackend:

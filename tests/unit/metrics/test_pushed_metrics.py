@@ -178,6 +178,23 @@ def test_exemplars_follow_the_standard_filter(given: str, sampled: bool, unsampl
     assert found == [sampled, unsampled]
 
 
+@pytest.mark.parametrize("kind", ["explicit_bucket_histogram", "base2_exponential_bucket_histogram"])
+def test_negative_scores_are_left_out_in_silence(kind: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Histograms take no negative values; a search with negative scores costs no line of log per call."""
+    with receiving() as sink, delivering(sink.http, **{KIND: kind}) as (providers, _):
+        for scores in ((-0.5, -0.75), (0.5, 0.25)):
+            with stagelight.retrieval(provider="acme", source="docs") as call:
+                call.results(scores=scores, metric="dot", higher_is_better=True)
+        push = pushed(sink, providers)
+
+    (best,), (margin,) = (
+        points(push[name]) for name in (m.STAGELIGHT_RETRIEVAL_TOP_SCORE, m.STAGELIGHT_RETRIEVAL_MARGIN)
+    )
+    assert (best.count, best.sum) == (1, 0.5)
+    assert (margin.count, margin.sum) == (2, 0.5)
+    assert caplog.records == []
+
+
 def finite(push: dict[str, Any]) -> bool:
     """Whether every number of a push is a number."""
     numbers = [
