@@ -212,7 +212,8 @@ class Call(Scope):
         with guard("usage"):
             given = checked_usage(quantities)
             if given and self.live:
-                self.usage_facts = (self.usage_facts or Usage())._replace(**given)
+                known = self.usage_facts
+                self.usage_facts = Usage(**given) if known is None else known._replace(**given)
 
     def response(
         self,

@@ -22,9 +22,14 @@ __all__ = [
     "checked_score",
     "checked_text",
     "checked_usage",
+    "good_shapes",
 ]
 
 _SECONDS = frozenset({"audio_seconds", "compute_seconds"})
+_COUNTS = frozenset(Usage._fields) - _SECONDS - {"counted"}
+MOST = 1 << 53
+"""Largest count that a double holds exactly; sums of larger ones would break counters for good."""
+
 _SECRET = frozenset({"user_id", "session_id"})
 _OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 
@@ -37,7 +42,7 @@ _SHOWN_CHARACTERS = 12
 """Longest text a message repeats: enough for a wrong word, too short for a prompt, an answer or a key."""
 
 _SHAPES_LIMIT = 512
-_good_shapes: set[tuple[type, ...]] = set()
+good_shapes: set[tuple[type, ...]] = set()
 """Types of the fields of requests that were accepted; nearly all requests of a process have one of few shapes."""
 
 
@@ -54,9 +59,6 @@ def shown(value: Any) -> str:
 
 def checked_request(verb: str, request: Request) -> Request:
     """The request without what has the wrong type."""
-    shape = tuple(map(type, request))
-    if shape in _good_shapes:
-        return request
     wrong: dict[str, None] = {}
     for name, value in request._asdict().items():
         accepted, fits = _expected(name, value)
@@ -65,8 +67,8 @@ def checked_request(verb: str, request: Request) -> Request:
             wrong[name] = None
     if wrong:
         return request._replace(**wrong)
-    if len(_good_shapes) < _SHAPES_LIMIT:
-        _good_shapes.add(shape)
+    if len(good_shapes) < _SHAPES_LIMIT:
+        good_shapes.add(tuple(map(type, request)))
     return request
 
 
@@ -84,7 +86,9 @@ def checked_usage(quantities: Mapping[str, Any]) -> dict[str, Any]:
     """The accepted quantities of ``usage()``."""
     accepted: dict[str, Any] = {}
     for name, value in quantities.items():
-        if name not in Usage._fields:
+        if type(value) is int and name in _COUNTS and 0 <= value <= MOST:  # nearly always, on the host's time
+            accepted[name] = value
+        elif name not in Usage._fields:
             misuse("unknown_key", "usage():", f"unknown quantity {shown(name)}; accepted: {', '.join(Usage._fields)}")
         elif value is None:
             continue
@@ -103,9 +107,10 @@ def checked_usage(quantities: Mapping[str, Any]) -> dict[str, Any]:
 
 def _is_count(name: str, value: Any) -> bool:
     whole = not isinstance(value, bool) and isinstance(value, Integral)
-    if whole and value >= 0:
+    if whole and 0 <= value <= MOST:
         return True
-    misuse("range" if whole else "type", f"usage(): {name}", f"is {shown(value)}; accepted: an integer >= 0")
+    limits = "an integer >= 0" if not whole or value < 0 else "an integer <= 2**53"
+    misuse("range" if whole else "type", f"usage(): {name}", f"is {shown(value)}; accepted: {limits}")
     return False
 
 
