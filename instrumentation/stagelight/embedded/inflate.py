@@ -10,6 +10,8 @@ from stagelight.embedded.refusal import BUSY_RETRY_S, Busy, Malformed, TooLarge
 __all__ = ["Body", "Budget", "Holding", "inflate"]
 
 _STEP = 1 << 18  # bytes decompressed at a time: a bomb is noticed at most this far beyond the cap
+_SLICE = 1 << 16  # bytes given to zlib at a time: it copies what it leaves over, with every step and every member
+_MOST_MEMBERS = 16  # OTLP clients send one; each costs as much as a whole small body
 _AUTO = 32 + zlib.MAX_WBITS  # gzip or zlib, told apart by their header
 
 
@@ -67,6 +69,7 @@ class Body:
         self._inflater = zlib.decompressobj(_AUTO) if compressed else None
         self._wire_limit = wire_limit
         self._limit = limit
+        self._members = 1
         self._wire_bytes = 0
         self._content = bytearray()
 
@@ -80,7 +83,7 @@ class Body:
 
         Raises:
             TooLarge: a cap is exceeded; nothing beyond it was decompressed.
-            Malformed: the piece is not valid gzip or zlib data.
+            Malformed: the piece is not valid gzip or zlib data, or has too many members.
         """
         self._wire_bytes += len(piece)
         if self._wire_bytes > self._wire_limit:
@@ -88,16 +91,9 @@ class Body:
         if self._inflater is None:
             self._keep(piece)
             return
-        while piece:
-            try:
-                self._keep(self._inflater.decompress(piece, _STEP))
-            except zlib.error as error:
-                raise Malformed(f"the body cannot be decompressed: {error}") from None
-            piece = self._inflater.unconsumed_tail
-            if self._inflater.eof:
-                piece = self._inflater.unused_data
-                if piece:  # a gzip file may have several members
-                    self._inflater = zlib.decompressobj(_AUTO)
+        view = memoryview(piece)
+        for start in range(0, len(view), _SLICE):
+            self._inflater = self._inflate(self._inflater, bytes(view[start : start + _SLICE]))
 
     def finish(self) -> bytes:
         """The whole body.
@@ -110,6 +106,21 @@ class Body:
             if not self._inflater.eof:
                 raise Malformed("the body cannot be decompressed: it ends too early")
         return bytes(self._content)
+
+    def _inflate(self, inflater: zlib._Decompress, piece: bytes) -> zlib._Decompress:
+        """Decompress a small piece; the inflater of the member it ends in."""
+        while piece:
+            if inflater.eof:  # a gzip file may have several members
+                self._members += 1
+                if self._members > _MOST_MEMBERS:
+                    raise Malformed(f"the body cannot be decompressed: it has more than {_MOST_MEMBERS} gzip members")
+                inflater = zlib.decompressobj(_AUTO)
+            try:
+                self._keep(inflater.decompress(piece, _STEP))
+            except zlib.error as error:
+                raise Malformed(f"the body cannot be decompressed: {error}") from None
+            piece = inflater.unused_data if inflater.eof else inflater.unconsumed_tail
+        return inflater
 
     def _keep(self, part: bytes) -> None:
         if len(self._content) + len(part) > self._limit:

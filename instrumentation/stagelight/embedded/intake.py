@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 from stagelight.embedded.batch import Batch
-from stagelight.embedded.inflate import Budget
+from stagelight.embedded.inflate import Budget, Holding, inflate
 from stagelight.embedded.options import Limits
 from stagelight.embedded.refusal import BUSY_RETRY_S, Busy, Unavailable
 from stagelight.embedded.signals import Encoding, Signal
@@ -18,6 +19,7 @@ _STORE_RETRY_S = 10  # a full disk or a locked file is not mended within a secon
 
 # Larger bodies would hold up the event loop, and with it the pages; JSON takes about ten times as long per byte.
 _INLINE_BYTES: dict[Encoding, int] = {"protobuf": 1 << 20, "json": 1 << 17}
+_INLINE_COMPRESSED_BYTES = 1 << 16  # may still unpack to a thousand times as much
 
 
 class Intake:
@@ -54,6 +56,22 @@ class Intake:
         if not batch.is_empty:
             await self._commit(batch)
         return batch
+
+    async def inflate(self, message: bytes, holding: Holding) -> bytes:
+        """A gRPC message, decompressed when it is compressed; a large one off the event loop.
+
+        Raises:
+            TooLarge, Malformed: as ``inflate.inflate``.
+            Busy: all requests together hold too much.
+        """
+        unpack = partial(inflate, message, wire_limit=self.limits.wire_bytes, limit=self.limits.body_bytes)
+        holding.grow_to(len(message))
+        if len(message) <= _INLINE_COMPRESSED_BYTES:
+            body = unpack()
+        else:
+            body = await asyncio.get_running_loop().run_in_executor(self._parser, unpack)
+        holding.grow_to(len(body))
+        return body
 
     async def check(self) -> None:
         """Commit nothing, the way a request commits: proves that the writer works.

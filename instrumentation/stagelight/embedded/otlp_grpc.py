@@ -9,7 +9,6 @@ import grpc  # type: ignore[import-untyped, unused-ignore]  # ships no types
 import grpc.aio  # type: ignore[import-untyped, unused-ignore]
 
 from stagelight.embedded.access import Access
-from stagelight.embedded.inflate import inflate
 from stagelight.embedded.intake import Intake
 from stagelight.embedded.refusal import Refused
 from stagelight.embedded.signals import SIGNALS, Signal
@@ -46,14 +45,11 @@ def otlp_grpc_server(intake: Intake, access: Access) -> Any:
 
 
 def _export(signal: Signal, intake: Intake, access: Access) -> Callable[[bytes, Any], Awaitable[bytes]]:
-    limits = intake.limits
-
     async def export(message: bytes, context: Any) -> bytes:
         try:
             access.check_bearer(dict(context.invocation_metadata() or ()).get("authorization"))
             with intake.budget.hold() as holding:
-                body = inflate(message, wire_limit=limits.wire_bytes, limit=limits.body_bytes)
-                holding.grow_to(len(body))
+                body = await intake.inflate(message, holding)
                 batch = await intake.store(signal, body, "protobuf")
         except Refused as refusal:
             details = (("grpc-status-details-bin", refusal.status().SerializeToString()),)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import time
 import tracemalloc
 import zlib
 
@@ -32,6 +33,17 @@ def test_gzip_in_pieces(step: int) -> None:
 def test_gzip_members() -> None:
     """A gzip body of several members is their contents in a row."""
     assert body_of(gzip.compress(b"one ") + gzip.compress(b"two")) == b"one two"
+
+
+def test_many_members() -> None:
+    """A body of very many empty gzip members is refused at once: each member would cost a copy of the rest."""
+    body = gzip.compress(b"") * 50_000
+    began = time.perf_counter()
+    with pytest.raises(Malformed, match="more than 16 gzip members"):
+        body_of(body, wire_limit=len(body))
+
+    assert time.perf_counter() - began < 0.2
+    assert body_of(gzip.compress(b"a") * 16) == b"a" * 16
 
 
 def test_plain_body() -> None:
