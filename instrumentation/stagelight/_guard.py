@@ -30,6 +30,17 @@ _errors: Counter[str] = Counter()
 _misuses: Counter[str] = Counter()
 _logged: set[str] = set()
 _reported: set[str] = set()
+
+
+def _renew_lock() -> None:
+    """Another thread may have held the lock at the moment of a fork."""
+    global _lock  # noqa: PLW0603 - one lock per process
+    _lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_lock)
+
 _strict = os.environ.get("STAGELIGHT_STRICT", "").strip().lower() in _TRUE
 
 

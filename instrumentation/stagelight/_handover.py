@@ -106,12 +106,15 @@ class Handover:
                 self._worker.start()
 
     def _run(self) -> None:
-        while True:
-            first = self._queue.get()
-            if not isinstance(first, _Marker):
-                time.sleep(_GATHER_S)
-            self._take(first)
-            self._empty()
+        try:
+            while True:
+                first = self._queue.get()
+                if not isinstance(first, _Marker):
+                    time.sleep(_GATHER_S)
+                self._take(first)
+                self._empty()
+        finally:
+            self._worker = None  # an error in strict mode ended it: the next work starts another
 
     def _empty(self) -> None:
         while True:

@@ -18,6 +18,7 @@ Profile = Literal["released", "latest"]
 
 _TRUE = frozenset({"1", "true", "yes", "on"})
 _FALSE = frozenset({"0", "false", "no", "off"})
+MIN_KEY_VARIETY = 8  # "aaaa..." is long and still guessed at once
 MIN_KEY_CHARACTERS = 32  # half of a SHA-256 block in hex; shorter keys can be guessed together with the ids
 
 
@@ -71,7 +72,7 @@ def _existing_file(text: str) -> Path:
 
 
 def _key(text: str) -> str:
-    if len(text.strip()) < MIN_KEY_CHARACTERS:
+    if len(text.strip()) < MIN_KEY_CHARACTERS or len(set(text.strip())) < MIN_KEY_VARIETY:
         raise ValueError(text)
     return text.strip()
 
@@ -86,6 +87,7 @@ def _hosts(text: str) -> Mapping[str, str]:
     return MappingProxyType(pairs)
 
 
+_KEY_RULE = f"at least {MIN_KEY_CHARACTERS} characters, {MIN_KEY_VARIETY} of them different"
 _SWITCH = "1, true, yes, on or 0, false, no, off"
 
 ROWS: tuple[Row, ...] = (
@@ -95,7 +97,7 @@ ROWS: tuple[Row, ...] = (
         "Raise misuse and our own failures instead of logging them once. For tests."),
     Row("prices", "STAGELIGHT_PRICES", _existing_file, "path of a readable YAML file", None,
         "Your own prices; they win over the bundled ones. See docs/pricing.md."),
-    Row("id_key", "STAGELIGHT_ID_KEY", _key, f"at least {MIN_KEY_CHARACTERS} characters", None,
+    Row("id_key", "STAGELIGHT_ID_KEY", _key, _KEY_RULE, None,
         "Secret from which pseudonyms of user and session ids are made. Without it both are dropped.", secret=True),
     Row("id_key_file", "STAGELIGHT_ID_KEY_FILE", _existing_file, "path of a readable file", None,
         "File that holds the secret of STAGELIGHT_ID_KEY; used when that is not set.",
@@ -142,8 +144,7 @@ class Settings:
             return _key(self.id_key_file.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             raise SettingsError(
-                f"STAGELIGHT_ID_KEY_FILE: (hidden) is not accepted; "
-                f"accepted: a readable file with at least {MIN_KEY_CHARACTERS} characters"
+                f"STAGELIGHT_ID_KEY_FILE: (hidden) is not accepted; accepted: a readable file with {_KEY_RULE}"
             ) from None
 
 

@@ -156,7 +156,7 @@ async def decorated() -> None:
 
 
 def a_test_of_an_application() -> None:
-    with capture(clock=Clock(tick_s=0.1), ids=True, id_key="k" * 32) as captured:
+    with capture(clock=Clock(tick_s=0.1), ids=True, id_key="0123456789abcdef" * 2) as captured:
         pass
     assert_type(captured.turn("answer").cost, Decimal | None)
     assert_type(captured.call("llm").outcome, str)

@@ -243,7 +243,7 @@ def test_doctor_finds_settings_that_do_not_work(
 
 def test_doctor_sees_the_key_of_the_ids(run: Run, scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A key, directly or in a file, is told by its effect and not shown."""
-    monkeypatch.setenv("STAGELIGHT_ID_KEY", "k" * 32)
+    monkeypatch.setenv("STAGELIGHT_ID_KEY", "0123456789abcdef" * 2)
     assert findings_of(run, scene)["user ids"] == ("ok", "kept as pseudonyms, made with your key")
 
     key = tmp_path / "key"

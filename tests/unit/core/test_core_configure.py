@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 import stagelight
 from otlp_receiver import nobody, python, receiver
-from stagelight.settings import SettingsError
+from stagelight.settings import SettingsError, read
 
 OFF = {"OTEL_TRACES_EXPORTER": "none", "OTEL_METRICS_EXPORTER": "none", "OTEL_LOGS_EXPORTER": "none"}
-KEY = "k" * 32
+KEY = "0123456789abcdef" * 2
 ONE_CALL = """
 with stagelight.turn("answer", user_id="user-1"), stagelight.llm(provider="acme", model="m") as call:
     call.usage(input_tokens=1)
@@ -302,3 +302,12 @@ def test_a_run_that_is_configured_delivers() -> None:
     assert len(received.ledger) == 1
     assert received.points > 0
     assert time.monotonic() - started < 10
+
+
+def test_a_key_of_few_characters_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A long key of one letter is guessed at once; the refusal does not repeat it."""
+    with pytest.raises(SettingsError) as refused:
+        read({}, id_key="a" * 40)
+
+    assert "at least 32 characters, 8 of them different" in str(refused.value)
+    assert "aaaa" not in str(refused.value)

@@ -312,7 +312,7 @@ def test_misuse_with_many_values_is_one_warning(caplog: pytest.LogCaptureFixture
 def test_a_wrong_id_is_never_shown(name: str, caplog: pytest.LogCaptureFixture) -> None:
     """The warning about an id that is no text names its type, not its value."""
     wrong: dict[str, Any] = {name: 4711_0815}
-    with capture(id_key="k" * 32) as captured, stagelight.turn("answer"):
+    with capture(id_key="0123456789abcdef" * 2) as captured, stagelight.turn("answer"):
         stagelight.identify(**wrong)
 
     assert [record.getMessage() for record in caplog.records] == [

@@ -97,7 +97,7 @@ async def answer(question: str) -> str:
 
 def test_the_example_runs_as_written() -> None:
     """Every line does what the documentation says: stages in order, exact costs, one line of the ledger per price."""
-    with capture(clock=Clock(tick_s=0.125), ids=True, id_key="k" * 32) as captured:
+    with capture(clock=Clock(tick_s=0.125), ids=True, id_key="0123456789abcdef" * 2) as captured:
         assert asyncio.run(answer("Does it?")) == "It does."
         turn = captured.turn("answer")
         shares = [value for key, value in turn.attributes.items() if key.startswith(f"{a.STAGELIGHT_TURN_SHARE}.")]
