@@ -35,6 +35,25 @@ _EXPORTERS = (
 )
 """Loggers of the official exporters; a filter takes effect on the very logger only."""
 
+_ATTRIBUTES = "opentelemetry.attributes"
+"""Says of every single value that it was cut."""
+
+
+class _Sparing(logging.Filter):
+    """Lets one line a period pass."""
+
+    def __init__(self, period_s: float) -> None:
+        super().__init__()
+        self._period_s = period_s
+        self._said_at = -period_s
+
+    def filter(self, record: logging.LogRecord) -> bool:  # noqa: ARG002 - the signature of logging
+        now = time.monotonic()
+        if now - self._said_at < self._period_s:
+            return False
+        self._said_at = now
+        return True
+
 
 class Complaints(logging.Filter):
     """Keeps back the lines of exporters that run in ``context``, and says once a period what was lost.
@@ -46,6 +65,7 @@ class Complaints(logging.Filter):
     def __init__(self, period_s: float = 60.0) -> None:
         super().__init__()
         self._period_s = period_s
+        self._sparing = _Sparing(period_s)
         self.restart()
         in_every_child(self.restart)
 
@@ -86,12 +106,14 @@ class Complaints(logging.Filter):
             logger.warning("not delivered and dropped: %s%s", items, reason and f"; the exporter says: {reason}")
 
     def begin(self) -> None:
-        """Listen to the exporters."""
+        """Listen to the exporters, and let little be said of values that are cut."""
+        logging.getLogger(_ATTRIBUTES).addFilter(self._sparing)
         for name in _EXPORTERS:
             logging.getLogger(name).addFilter(self)
 
     def end(self) -> None:
-        """Say what was not said yet and let the exporters speak again."""
+        """Say what was not said yet and let everybody speak again."""
         self._say()
+        logging.getLogger(_ATTRIBUTES).removeFilter(self._sparing)
         for name in _EXPORTERS:
             logging.getLogger(name).removeFilter(self)

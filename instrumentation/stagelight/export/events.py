@@ -10,7 +10,7 @@ from stagelight.export.processors import LogQueue
 
 __all__ = ["EventLogger", "Loggers"]
 
-_NO_LIMITS = LogRecordLimits()
+_NO_LIMITS = LogRecordLimits(LogRecordLimits.UNSET, LogRecordLimits.UNSET, LogRecordLimits.UNSET, LogRecordLimits.UNSET)
 
 
 class Loggers(LoggerProvider):

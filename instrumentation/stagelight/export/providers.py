@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeVar
 
 from opentelemetry._logs import Logger
+from opentelemetry.sdk._logs import LogRecordLimits
 from opentelemetry.sdk._logs.export import LogRecordExporter
 from opentelemetry.sdk.metrics import (
     AlwaysOffExemplarFilter,
@@ -23,7 +24,7 @@ from opentelemetry.sdk.trace import SpanLimits, TracerProvider
 from opentelemetry.sdk.trace.export import SpanExporter
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
-from stagelight._guard import guard, quietly
+from stagelight._guard import guard, quietly, strict
 from stagelight.export.accounting import Balance, Signal
 from stagelight.export.accumulators import Accumulators, Measurements
 from stagelight.export.batches import BatchQueue, Limits
@@ -34,6 +35,7 @@ from stagelight.export.exporters import log_exporter, metric_exporter, span_expo
 from stagelight.export.processors import LogQueue, SpanQueue
 from stagelight.export.pushed_metrics import PushedMetrics, wants_exponential
 from stagelight.export.reader import PushReader
+from stagelight.settings import SettingsError
 
 __all__ = ["Exporters", "Providers", "build", "exporters"]
 
@@ -47,6 +49,15 @@ VALUE_CHARACTERS = 8192
 """Default length limit of span attributes; 3,000 values of 1 MB would otherwise take 3 GB before they are dropped."""
 
 _LENGTH_LIMITS = ("OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT", "OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT")
+
+_ITEMS = 128
+"""OpenTelemetry's default number of attributes, events and links."""
+
+_FILTERS: Mapping[Measurements, type[ExemplarFilter]] = {
+    "sampled": TraceBasedExemplarFilter,
+    "all": AlwaysOnExemplarFilter,
+    "none": AlwaysOffExemplarFilter,
+}
 
 _MEASUREMENTS: Mapping[str, Measurements] = {"trace_based": "sampled", "always_on": "all", "always_off": "none"}
 
@@ -80,7 +91,7 @@ class Providers:
         self._metrics = PushedMetrics(exporters.metrics, self.accumulators, scope, said) if exporters.metrics else None
         self._reader: PushReader | None = None
         self.tracer_provider = TracerProvider(resource=resource, shutdown_on_exit=False, span_limits=_span_limits())
-        self.logger_provider = Loggers(resource=resource, shutdown_on_exit=False)
+        self.logger_provider = Loggers(resource=resource, shutdown_on_exit=False, log_record_limits=_log_limits())
         if self._spans is not None:
             self.tracer_provider.add_span_processor(self._spans)
         if self._logs is not None:
@@ -140,6 +151,13 @@ class Providers:
         return [*self._queues, *([] if self._reader is None else [self._reader])]
 
 
+def _not_accepted(message: str) -> None:
+    """A wrong variable is one clear line; fatal when strict."""
+    if strict():
+        raise SettingsError(message)
+    logger.error(message)
+
+
 def _number(variable: str, default: float) -> float:
     given = os.environ.get(variable, "").strip()
     if not given:
@@ -150,29 +168,34 @@ def _number(variable: str, default: float) -> float:
         value = math.nan
     if 0 < value < math.inf:
         return value
-    logger.error("%s: %r is not accepted; accepted: a number above 0; using %g", variable, given, default)
+    _not_accepted(f"{variable}: {given!r} is not accepted; accepted: a number above 0; using {default:g}")
     return default
 
 
 def _span_limits() -> SpanLimits:
     """The standard limits; where none is set for lengths, one of ours."""
     limited = any(os.environ.get(variable, "").strip() for variable in _LENGTH_LIMITS)
-    return SpanLimits() if limited else SpanLimits(max_attribute_length=VALUE_CHARACTERS)
+    try:
+        return SpanLimits(max_attribute_length=None if limited else VALUE_CHARACTERS)
+    except ValueError as error:
+        _not_accepted(f"{error}; using the defaults")
+        return SpanLimits(_ITEMS, _ITEMS, _ITEMS, _ITEMS, _ITEMS, _ITEMS, VALUE_CHARACTERS, VALUE_CHARACTERS)
 
 
-_FILTERS: Mapping[Measurements, type[ExemplarFilter]] = {
-    "sampled": TraceBasedExemplarFilter,
-    "all": AlwaysOnExemplarFilter,
-    "none": AlwaysOffExemplarFilter,
-}
+def _log_limits() -> LogRecordLimits:
+    try:
+        return LogRecordLimits()
+    except ValueError as error:
+        _not_accepted(f"{error}; using the defaults")
+        none = LogRecordLimits.UNSET
+        return LogRecordLimits(_ITEMS, none, _ITEMS, none)
 
 
 def _measurements() -> Measurements:
     variable, default = "OTEL_METRICS_EXEMPLAR_FILTER", "trace_based"
     given = os.environ.get(variable, "").strip().lower() or default
     if given not in _MEASUREMENTS:
-        accepted = ", ".join(_MEASUREMENTS)
-        logger.error("%s: %r is not accepted; accepted: %s; using %s", variable, given, accepted, default)
+        _not_accepted(f"{variable}: {given!r} is not accepted; accepted: {', '.join(_MEASUREMENTS)}; using {default}")
     return _MEASUREMENTS.get(given, _MEASUREMENTS[default])
 
 

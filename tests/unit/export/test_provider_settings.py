@@ -1,0 +1,106 @@
+"""Standard variables decide where and how telemetry leaves; a wrong one is one clear line and never an exception."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from opentelemetry._logs import LogRecord
+from sinks import delivering, receiving
+from stagelight import _guard
+from stagelight.export.batches import Limits
+from stagelight.export.providers import Exporters, exporters
+from stagelight.settings import SettingsError
+
+
+@pytest.fixture
+def lenient() -> Iterator[None]:
+    """As in a user's process."""
+    _guard.set_strict(False)
+    yield
+    _guard.set_strict(True)
+
+
+WRONG = [
+    ("OTEL_METRIC_EXPORT_INTERVAL", "soon"),
+    ("OTEL_METRIC_EXPORT_INTERVAL", "-1"),
+    ("OTEL_BSP_MAX_QUEUE_SIZE", "inf"),
+    ("OTEL_BLRP_MAX_EXPORT_BATCH_SIZE", "0"),
+    ("OTEL_SPAN_EVENT_COUNT_LIMIT", "many"),
+    ("OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT", "-5"),
+    ("OTEL_LOGRECORD_ATTRIBUTE_COUNT_LIMIT", "few"),
+    ("OTEL_METRICS_EXEMPLAR_FILTER", "some"),
+]
+
+
+@pytest.mark.parametrize(("variable", "value"), WRONG)
+@pytest.mark.usefixtures("lenient")
+def test_a_wrong_value_is_one_line_and_the_default(variable: str, value: str, caplog: pytest.LogCaptureFixture) -> None:
+    """The line names variable and value; everything is delivered all the same."""
+    with receiving() as sink, delivering(sink.http, **{variable: value}) as (providers, _):
+        providers.tracer_provider.get_tracer("app").start_span("step").end()
+        providers.logger_provider.get_logger("app").emit(LogRecord(body="line"))
+        assert providers.flush(5)
+
+    lines = [record.getMessage() for record in caplog.records]
+    assert lines
+    assert all(variable in line and value in line for line in lines)
+    assert (len(sink.spans), len(sink.logs), bool(sink.pushes)) == (1, 1, True)
+
+
+@pytest.mark.parametrize(("variable", "value"), WRONG)
+def test_a_wrong_value_is_fatal_when_strict(variable: str, value: str) -> None:
+    """Strict mode raises with the same words."""
+    with pytest.raises(SettingsError, match=variable), delivering("http://127.0.0.1:9", **{variable: value}):
+        pass
+
+
+@pytest.mark.usefixtures("lenient")
+def test_an_exporter_that_cannot_be_made_switches_its_signal_off(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A timeout that is no number stops neither the host nor the other signals."""
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "soon")
+
+    made = exporters({"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"})
+
+    assert made.traces is None
+    assert made.logs is not None
+    assert made.metrics is not None
+    assert len(caplog.records) == 1
+    made.logs.shutdown()
+    made.metrics.shutdown()
+
+
+def test_a_signal_may_be_switched_off() -> None:
+    """What has no exporter is neither queued nor accounted for, and the rest works."""
+    assert exporters(
+        dict.fromkeys(("OTEL_TRACES_EXPORTER", "OTEL_LOGS_EXPORTER", "OTEL_METRICS_EXPORTER"), "none")
+    ) == (Exporters(None, None, None))
+    with (
+        receiving() as sink,
+        delivering(sink.http, OTEL_TRACES_EXPORTER="none", OTEL_METRICS_EXPORTER="none") as (
+            providers,
+            _,
+        ),
+    ):
+        providers.tracer_provider.get_tracer("app").start_span("step").end()
+        providers.logger_provider.get_logger("app").emit(LogRecord(body="line"))
+        assert providers.flush(5)
+        assert set(providers.balances) == {"logs"}
+    assert (len(sink.spans), len(sink.logs), len(sink.pushes)) == (0, 1, 0)
+
+
+def test_bounds_follow_the_standard_variables() -> None:
+    """Queue, batch and delay are those of the batch processors' variables."""
+    variables = {
+        "OTEL_BSP_MAX_QUEUE_SIZE": "100",
+        "OTEL_BSP_MAX_EXPORT_BATCH_SIZE": "10",
+        "OTEL_BSP_SCHEDULE_DELAY": "250",
+        "OTEL_BLRP_MAX_QUEUE_SIZE": "7",
+    }
+    with delivering("http://127.0.0.1:9", **variables) as (providers, _):
+        spans, logs = (queue._limits for queue in providers._queues)
+
+    assert spans == Limits(items=100, batch=10, delay_s=0.25)
+    assert logs == Limits(items=7)
