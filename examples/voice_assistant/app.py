@@ -115,7 +115,8 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     """Load the pages before the first question."""
     assistant = app.state.assistant = Assistant()
     try:
-        await assistant.load(read_sections(Path(__file__).parent / "docs"))
+        with stagelight.job("index"):
+            await assistant.load(read_sections(Path(__file__).parent / "docs"))
         yield
     finally:
         await assistant.close()
