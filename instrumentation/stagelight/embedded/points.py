@@ -40,6 +40,8 @@ def metrics_batch(request: ExportMetricsServiceRequest) -> Batch:
     """Rows of a metrics export request; ``Batch.rejected`` counts data points that cannot be stored."""
     batch = Batch()
     for resource_metrics in request.resource_metrics:
+        if not resource_metrics.scope_metrics:
+            continue
         try:
             resource = resource_of(resource_metrics.resource)
             scopes = [(scope_of(scoped.scope), scoped.metrics) for scoped in resource_metrics.scope_metrics]

@@ -22,12 +22,16 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 )
 
 from stagelight.embedded.batch import Batch
-from stagelight.embedded.refusal import Malformed
+from stagelight.embedded.refusal import Malformed, TooLarge
 from stagelight.embedded.transform import logs_batch, metrics_batch, traces_batch
+from stagelight.embedded.wire import NotProtobufError, check_entries
 
-__all__ = ["SIGNALS", "Encoding", "Signal"]
+__all__ = ["MAX_JSON_NODES", "SIGNALS", "Encoding", "Signal"]
 
 Encoding = Literal["protobuf", "json"]
+
+MAX_JSON_NODES = 1_000_000
+"""Objects and lists of one request in JSON; an empty one has 3 bytes as sent and about 100 in memory."""
 
 _HEX_IDS = {"traceId": 32, "trace_id": 32, "spanId": 16, "span_id": 16, "parentSpanId": 16, "parent_span_id": 16}
 """JSON keys whose value is hex in OTLP, where protobuf's own JSON has base64, and the digits of a valid id.
@@ -57,14 +61,16 @@ class Signal:
 
         Raises:
             Malformed: the body is not a request of this signal, or every item in it is invalid.
+            TooLarge: it has too many entries.
         """
         message = self.request()
         if encoding == "json":
             _parse_json(body, message)
         else:
             try:
+                check_entries(body, message.DESCRIPTOR)
                 message.ParseFromString(body)
-            except DecodeError as error:
+            except (NotProtobufError, DecodeError) as error:
                 raise Malformed(f"the body is not an OTLP {self.name} request in protobuf: {error}") from None
         batch = self.to_batch(message)
         if batch.rejected and batch.is_empty:
@@ -111,6 +117,8 @@ SIGNALS: tuple[Signal, ...] = (
 
 
 def _parse_json(body: bytes, message: Message) -> None:
+    if body.count(b"{") + body.count(b"[") > MAX_JSON_NODES:
+        raise TooLarge(f"the request has more than {MAX_JSON_NODES} objects and lists: send fewer at a time")
     try:
         document = orjson.loads(body)
     except orjson.JSONDecodeError as error:

@@ -52,6 +52,8 @@ def traces_batch(request: ExportTraceServiceRequest) -> Batch:
     """Rows of a trace export request; ``Batch.rejected`` counts spans that cannot be stored."""
     batch = Batch()
     for resource_spans in request.resource_spans:
+        if not resource_spans.scope_spans:
+            continue
         try:
             resource = resource_of(resource_spans.resource)
             scopes = [(scope_of(scope_spans.scope), scope_spans.spans) for scope_spans in resource_spans.scope_spans]
@@ -140,6 +142,8 @@ def logs_batch(request: ExportLogsServiceRequest, *, received_ns: int | None = N
     received_ns = time.time_ns() if received_ns is None else received_ns
     batch = Batch()
     for resource_logs in request.resource_logs:
+        if not resource_logs.scope_logs:
+            continue
         try:
             resource = resource_of(resource_logs.resource)
             scopes = [(scope_of(scope_logs.scope), scope_logs.log_records) for scope_logs in resource_logs.scope_logs]
