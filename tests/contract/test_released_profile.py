@@ -126,6 +126,7 @@ DIFFERENCES = (
     Difference("span", _FINGERPRINT, "official", "Nothing reads it, and as a label it has no bound."),
     Difference("metric", _FINGERPRINT, "official", "A label without bound: the provider changes it at will."),
     Difference("span", "openai.api.type", "official", "The two APIs are the same operation for cost and latency."),
+    Difference("span", a.GEN_AI_REQUEST_STOP_SEQUENCES, "official", "May carry content; off until redaction exists."),
     Difference("span", a.GEN_AI_USAGE_CACHE_READ_INPUT_TOKENS, "ours", "A count of 0 that was reported is known."),
     Difference("span", a.GEN_AI_USAGE_CACHE_WRITE_INPUT_TOKENS, "ours", "A count of 0 that was reported is known."),
     Difference("span", a.GEN_AI_USAGE_REASONING_OUTPUT_TOKENS, "ours", "A count of 0 that was reported is known."),

@@ -70,7 +70,6 @@ def test_chat(world: Any, script: Any) -> None:
         a.GEN_AI_REQUEST_TEMPERATURE: 0.2,
         a.GEN_AI_REQUEST_TOP_P: 0.9,
         a.GEN_AI_REQUEST_MAX_TOKENS: 50,
-        a.GEN_AI_REQUEST_STOP_SEQUENCES: ("END",),
         a.GEN_AI_REQUEST_SEED: 3,
         a.GEN_AI_REQUEST_CHOICE_COUNT: 2,
         a.GEN_AI_REQUEST_FREQUENCY_PENALTY: 0.1,

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+import re
+from typing import Any, Final
 
-__all__ = ["amount", "count", "part", "parts", "text", "texts"]
+__all__ = ["amount", "code", "count", "part", "parts", "text", "texts"]
+
+_MOST_CHARACTERS: Final = 256
+_MOST_TEXTS: Final = 16
+_CODE: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 
 def part(record: Any, *path: str) -> Any:
@@ -23,17 +28,19 @@ def parts(record: Any, name: str) -> list[Any]:
 
 
 def text(value: Any) -> str | None:
-    """A non-empty text, or ``None``."""
-    return value if isinstance(value, str) and value else None
+    """The first 256 characters of a non-empty text, or ``None``."""
+    return value[:_MOST_CHARACTERS] if isinstance(value, str) and value else None
 
 
 def texts(value: Any) -> tuple[str, ...] | None:
-    """One text or a list of texts, or ``None``."""
-    if isinstance(value, str):
-        return (value,)
-    if isinstance(value, list | tuple) and value and all(isinstance(one, str) for one in value):
-        return tuple(value)
-    return None
+    """One text or the first 16 of a list of texts, each shortened like ``text``; ``None`` where there is none."""
+    given = value if isinstance(value, list | tuple) else [value]
+    return tuple(found for one in given[:_MOST_TEXTS] if (found := text(one)) is not None) or None
+
+
+def code(value: Any, otherwise: str) -> str:
+    """A short machine-readable code; ``otherwise`` for anything else: a sentence may repeat what was sent."""
+    return value if isinstance(value, str) and _CODE.fullmatch(value) else otherwise
 
 
 def count(value: Any) -> int | None:

@@ -13,7 +13,7 @@ from stagelight.facts import Request, Response, Usage
 from stagelight.integrations._audio import Pcm, Wav
 from stagelight.integrations._engine import around, around_async
 from stagelight.integrations._instrumentor import Instrumentor, Target
-from stagelight.integrations._reading import amount, count, part, parts, text, texts
+from stagelight.integrations._reading import amount, code, count, part, parts, text, texts
 from stagelight.integrations._requests import Operation, begin, note_response, watch_items
 from stagelight.integrations._watching import AudioBytes, Chunks, UnreadBytes
 
@@ -38,6 +38,7 @@ def _tier(sent: Body) -> str | None:
 
 
 def _chat_request(sent: Body) -> Request:
+    # Stop sequences are left out: they are text of the caller's and may carry content.
     limit = count(sent.get("max_completion_tokens"))
     return Request(
         model=text(sent.get("model")),
@@ -47,7 +48,6 @@ def _chat_request(sent: Body) -> Request:
         frequency_penalty=amount(sent.get("frequency_penalty")),
         presence_penalty=amount(sent.get("presence_penalty")),
         max_tokens=count(sent.get("max_tokens")) if limit is None else limit,
-        stop_sequences=texts(sent.get("stop")),
         seed=sent.get("seed") if isinstance(sent.get("seed"), int) else None,
         choice_count=count(sent.get("n")),
         reasoning_level=text(sent.get("reasoning_effort")),
@@ -127,13 +127,11 @@ def _usage(told: Any) -> Usage | None:
 
 
 def _chat_response(answer: Any, _request: Request | None = None) -> Response:
-    reasons = tuple(
-        reason for choice in parts(answer, "choices") if (reason := text(part(choice, "finish_reason"))) is not None
-    )
+    reasons = [part(choice, "finish_reason") for choice in parts(answer, "choices")]
     return Response(
         model=text(part(answer, "model")),
         id=text(part(answer, "id")),
-        finish_reasons=reasons or None,
+        finish_reasons=texts(reasons),
         service_tier=text(part(answer, "service_tier")),
         usage=_usage(part(answer, "usage")),
         length_cut="length" in reasons,
@@ -184,7 +182,7 @@ def _responses_speaks(answer: Any) -> bool:
 
 
 def _responses_failure(answer: Any) -> str | None:
-    return (text(part(answer, "error", "code")) or "failed") if part(answer, "status") == "failed" else None
+    return code(part(answer, "error", "code"), "failed") if part(answer, "status") == "failed" else None
 
 
 def _embeddings_response(answer: Any, _request: Request | None = None) -> Response:
@@ -213,6 +211,8 @@ def _speech_bytes(request: Request, headers: Mapping[str, str]) -> Chunks:
 
 # streams
 
+_MOST_REASONS = 16
+
 
 class _ChatChunks:
     streamed: ClassVar[bool] = True
@@ -222,6 +222,7 @@ class _ChatChunks:
         self.finished = False
         self._told: Response | None = None
         self._reasons: dict[int, str] = {}
+        self._is_cut = False
         self._usage: Any = None
         self._tier: str | None = None
 
@@ -237,20 +238,24 @@ class _ChatChunks:
             reason = text(part(choice, "finish_reason"))
             if reason is not None:
                 self.finished = True
-                self._reasons[part(choice, "index") or 0] = reason
+                self._is_cut = self._is_cut or reason == "length"
+                self._keep(count(part(choice, "index")) or 0, reason)
                 self._tier = text(part(chunk, "service_tier")) or self._tier
                 self._usage = self._usage or part(chunk, "x_groq", "usage")
         return has_text
 
+    def _keep(self, index: int, reason: str) -> None:
+        if len(self._reasons) < _MOST_REASONS or index in self._reasons:
+            self._reasons[index] = reason
+
     def response(self) -> Response | None:
         if self._told is None:
             return None
-        reasons = tuple(self._reasons[index] for index in sorted(self._reasons))
         return self._told._replace(
-            finish_reasons=reasons or None,
+            finish_reasons=texts([self._reasons[index] for index in sorted(self._reasons)]),
             service_tier=self._tier,
             usage=_usage(self._usage),
-            length_cut="length" in reasons,
+            length_cut=self._is_cut,
         )
 
 
@@ -270,7 +275,7 @@ class _ResponsesChunks:
         if kind == "response.output_text.delta":
             return bool(part(chunk, "delta"))
         if kind == "error":
-            self.failure = text(part(chunk, "code")) or "error"
+            self.failure = code(part(chunk, "code"), "error")
             self.finished = True
         elif kind in _LAST_EVENTS or self._told is None:
             answer = part(chunk, "response")
