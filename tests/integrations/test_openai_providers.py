@@ -11,6 +11,7 @@ import openai
 import pytest
 import stagelight
 from stagelight.conventions import attributes as a
+from stagelight.conventions import metrics as m
 from stagelight.facts import Response, Usage
 from stagelight.integrations._hosts import PROVIDERS, provider_of
 from stagelight.integrations.openai import OPERATIONS, read
@@ -140,6 +141,14 @@ def usage_of(told: Any) -> Usage | None:
             },
             Usage(input_tokens=10, output_tokens=5, cache_read_tokens=8, cache_write_tokens=2, reasoning_tokens=3),
         ),
+        # no counts
+        ({"prompt_tokens": 10**30, "completion_tokens": 5}, Usage(output_tokens=5)),
+        ({"prompt_tokens": 2**53, "completion_tokens": 2**53 + 1}, Usage(input_tokens=2**53)),
+        (
+            {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 10**30},
+            Usage(input_tokens=10, output_tokens=5),
+        ),
+        ({"prompt_tokens": 10**30, "completion_tokens": -1}, Usage()),
         ({"prompt_tokens": "10", "completion_tokens": -1, "total_tokens": True}, Usage()),
         (None, None),
     ],
@@ -147,6 +156,25 @@ def usage_of(told: Any) -> Usage | None:
 def test_usage_is_read_inclusively(told: Any, usage: Usage | None) -> None:
     """Counts are inclusive whoever reports them; what is no count is not known."""
     assert usage_of(told) == usage
+
+
+@pytest.mark.usefixtures("recorded")
+def test_numbers_beyond_every_format() -> None:
+    """Numbers that no telemetry format holds are not recorded: neither the caller's nor the provider's."""
+    huge = 10**400
+
+    def reply(_: httpx2.Request) -> httpx2.Response:
+        left = {"x-ratelimit-remaining-requests": "9" * 5000, "x-ratelimit-remaining-tokens": "9" * 16}
+        return httpx2.Response(200, json=completion(usage={"prompt_tokens": huge}), headers=left)
+
+    http = httpx2.Client(transport=httpx2.MockTransport(reply))
+    with capture() as captured, openai.OpenAI(api_key="key", http_client=http) as client:
+        client.chat.completions.create(model="m-1", messages=[], temperature=huge, max_tokens=huge, seed=2**63, n=-huge)
+    call = captured.call("llm")
+
+    assert (call.outcome, call.attributes[a.STAGELIGHT_COST_REASON]) == ("completed", "no_usage")
+    assert [value for value in call.attributes.values() if type(value) in {int, float}] == []
+    assert captured.metric(m.STAGELIGHT_RATELIMIT_REMAINING_TOKENS) == ()
 
 
 @pytest.mark.usefixtures("recorded")

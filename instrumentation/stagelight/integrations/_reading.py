@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from typing import Any, Final
 
-__all__ = ["amount", "code", "count", "part", "parts", "text", "texts"]
+__all__ = ["amount", "code", "count", "integer", "part", "parts", "text", "texts"]
 
 _MOST_CHARACTERS: Final = 256
 _MOST_TEXTS: Final = 16
+_LIMIT: Final = 2**53
 _CODE: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 
@@ -44,10 +45,15 @@ def code(value: Any, otherwise: str) -> str:
 
 
 def count(value: Any) -> int | None:
-    """An integer >= 0, or ``None``."""
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+    """An integer from 0 to 2**53, which is exact in every number format; ``None`` for anything else."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _LIMIT else None
+
+
+def integer(value: Any) -> int | None:
+    """An integer of 64 bits, or ``None``."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and -(2**63) <= value < 2**63 else None
 
 
 def amount(value: Any) -> float | None:
-    """A number, or ``None``."""
-    return value if isinstance(value, int | float) and not isinstance(value, bool) else None
+    """A number between -2**53 and 2**53, or ``None``."""
+    return value if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= _LIMIT else None

@@ -19,12 +19,13 @@ from stagelight._lifecycle import Attachment
 from stagelight.facts import RateLimit, Request, Response, Stage
 from stagelight.integrations._engine import Observation, Observed
 from stagelight.integrations._hosts import COMPATIBLE, provider_of, server_of
-from stagelight.integrations._reading import part
+from stagelight.integrations._reading import count, part
 from stagelight.integrations._watching import Body, Chunks, JsonBytes, UnreadBytes, Watch, watch_body
 
 __all__ = ["ClientCall", "Operation", "begin", "note_response", "watch_items"]
 
 _CURRENT = otel_context.create_key("stagelight.integrations.request")
+_MOST_DIGITS = 16
 _RAW_HEADER = "X-Stainless-Raw-Response"
 
 
@@ -123,15 +124,15 @@ def _json(http: Any) -> Any:
 
 
 def _limits(headers: Mapping[str, str]) -> Response | None:
-    requests = headers.get("x-ratelimit-remaining-requests", "")
-    tokens = headers.get("x-ratelimit-remaining-tokens", "")
-    if not requests.isdecimal() and not tokens.isdecimal():
+    requests = _left(headers.get("x-ratelimit-remaining-requests", ""))
+    tokens = _left(headers.get("x-ratelimit-remaining-tokens", ""))
+    if requests is None and tokens is None:
         return None
-    left = RateLimit(
-        remaining_requests=int(requests) if requests.isdecimal() else None,
-        remaining_tokens=int(tokens) if tokens.isdecimal() else None,
-    )
-    return Response(rate_limit=left)
+    return Response(rate_limit=RateLimit(remaining_requests=requests, remaining_tokens=tokens))
+
+
+def _left(told: str) -> int | None:
+    return count(int(told)) if told.isdecimal() and len(told) <= _MOST_DIGITS else None
 
 
 def _path(options: Any) -> str:

@@ -13,7 +13,7 @@ from stagelight.facts import Request, Response, Usage
 from stagelight.integrations._audio import Pcm, Wav
 from stagelight.integrations._engine import around, around_async
 from stagelight.integrations._instrumentor import Instrumentor, Target
-from stagelight.integrations._reading import amount, code, count, part, parts, text, texts
+from stagelight.integrations._reading import amount, code, count, integer, part, parts, text, texts
 from stagelight.integrations._requests import Operation, begin, note_response, watch_items
 from stagelight.integrations._watching import AudioBytes, Chunks, UnreadBytes
 
@@ -48,7 +48,7 @@ def _chat_request(sent: Body) -> Request:
         frequency_penalty=amount(sent.get("frequency_penalty")),
         presence_penalty=amount(sent.get("presence_penalty")),
         max_tokens=count(sent.get("max_tokens")) if limit is None else limit,
-        seed=sent.get("seed") if isinstance(sent.get("seed"), int) else None,
+        seed=integer(sent.get("seed")),
         choice_count=count(sent.get("n")),
         reasoning_level=text(sent.get("reasoning_effort")),
         output_type=_OUTPUT_TYPES.get(str(part(sent.get("response_format"), "type"))),
