@@ -45,6 +45,9 @@ _NO_SPAN: Final = bytes(8)
 
 _USAGE: Final = {column: position for position, column in enumerate(USAGE_COLUMNS)}
 _USAGE_PLANS: Final = Plans(USAGE_COLUMNS, PROMOTED_USAGE)
+_COUNTS: Final = tuple((_USAGE[column], key) for key, (column, kind) in PROMOTED_USAGE.items() if kind is int)
+_MAX_COUNT: Final = 1 << 53
+"""Largest count of a usage event: beyond it no JSON reader and no double is exact, and sums of a few overflow."""
 _PRICED: Final = frozenset({"exact", "estimated", "partial"})
 
 
@@ -185,6 +188,9 @@ def _log_row(record: LogRecord, resource: Resource, scope: str, received_ns: int
 def _usage_row(record: LogRecord, resource: Resource, scope: str, received_ns: int) -> Row:
     row: list[Any] = [*_identity(record, resource, scope, received_ns), *_ids(record), *(None,) * len(PROMOTED_USAGE)]
     attributes = fill(row, record.attributes, _USAGE_PLANS)
+    for position, key in _COUNTS:
+        if row[position] is not None and abs(row[position]) > _MAX_COUNT:
+            raise MalformedError(f"{key} of a usage event is larger than {_MAX_COUNT}")
     amount = row[_USAGE["cost"]]
     if row[_USAGE["cost_status"]] in _PRICED and amount is not None:
         if row[_USAGE["currency"]] in {None, "USD"}:

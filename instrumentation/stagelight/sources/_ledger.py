@@ -29,6 +29,11 @@ _COLUMNS: Final[Mapping[CostDimension, str]] = {
     "tenant": "tenant",
     "user": "user",
 }
+# SQLite's sum() fails beyond 63 bits, and a file may hold counts of any size: the halves are summed apart.
+_COUNT_SUMS: Final = ", ".join(
+    f"sum({column} >> 32), sum({column} & 4294967295)"
+    for column in ("input_tokens", "output_tokens", "cached_tokens", "characters")
+)
 _DATES_NS: Final = 253_402_214_400 * 1_000_000_000  # 9999-12-31: beyond it there are no dates
 
 
@@ -115,8 +120,8 @@ def _spends(connection: sqlite3.Connection, window: Window, column: str) -> dict
     """Sums per value of a column; one pass over the covering index, amounts added up in Python."""
     spends: dict[str | None, Spend] = {}
     groups = connection.execute(
-        f"SELECT {column}, cost_status, reason, missing, count(*), sum(input_tokens), sum(output_tokens), "  # noqa: S608
-        "sum(cached_tokens), sum(characters), sum(audio_seconds), group_concat(cost, ' ') "
+        f"SELECT {column}, cost_status, reason, missing, count(*), {_COUNT_SUMS}, "  # noqa: S608 (our own names)
+        "sum(audio_seconds), group_concat(cost, ' ') "
         "FROM usage INDEXED BY usage_cost WHERE time_ns >= ? AND time_ns < ? GROUP BY 1, 2, 3, 4",
         (window.since_ns, window.until_ns),
     )
@@ -126,12 +131,13 @@ def _spends(connection: sqlite3.Connection, window: Window, column: str) -> dict
 
 
 def _add(spent: Spend, status: str, reason: str | None, missing: str | None, sums: Sequence[Any]) -> None:
-    calls, input_tokens, output_tokens, cached_tokens, characters, audio_seconds, amounts = sums
+    calls, *halves, audio_seconds, amounts = sums
+    counts = [((high or 0) << 32) + (low or 0) for high, low in zip(halves[::2], halves[1::2], strict=True)]
     spent.calls += calls
-    spent.input_tokens += input_tokens or 0
-    spent.output_tokens += output_tokens or 0
-    spent.cached_tokens += cached_tokens or 0
-    spent.characters += characters or 0
+    spent.input_tokens += counts[0]
+    spent.output_tokens += counts[1]
+    spent.cached_tokens += counts[2]
+    spent.characters += counts[3]
     spent.audio_seconds += audio_seconds or 0.0
     if amounts:
         spent.cost = _WIDE.add(spent.cost, exact_sum(amounts.split()))

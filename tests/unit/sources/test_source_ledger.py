@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from decimal import Decimal
 from pathlib import Path
 
+from scene import ALL
+from stagelight.embedded.transform import logs_batch
 from stagelight.sources import open_source
-from stagelight.sources.model import LedgerRow
+from stagelight.sources.model import COST_DIMENSIONS, LedgerRow
 from stored import identifier, logs, record, span, store, traces, usage
 
 COMPONENTS = "stagelight.cost.components"
@@ -42,3 +46,24 @@ def test_trace_carries_its_ledger(tmp_path: Path) -> None:
         LedgerRow(span_id=identifier(2, 8).hex(), cost=Decimal("0.3"), components=components),
         LedgerRow(span_id=None, cost=None, components={}),
     )
+
+
+def test_counts_too_large_for_a_sum(tmp_path: Path) -> None:
+    """Counts near 2^63 that an older version stored are summed exactly, by every key."""
+    path = tmp_path / "store.db"
+    store(path, logs(*(usage(at=at, model="m", input_tokens=7, cost=0.5, status="exact") for at in range(3))))
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("UPDATE usage SET input_tokens = 9223372036854775807, output_tokens = -2")
+    source = open_source(str(path))
+    found = [source.cost(ALL, by)[0] for by in COST_DIMENSIONS]
+    source.close()
+
+    assert [(row.calls, row.input_tokens, row.output_tokens) for row in found] == [(3, 3 * (2**63 - 1), -6)] * 6
+
+
+def test_counts_are_bounded_at_intake() -> None:
+    """A usage event with a count beyond 2^53 is rejected, with a reason; its neighbour is kept."""
+    batch = logs_batch(logs(usage(input_tokens=2**53), usage(at=1, output_tokens=2**53 + 1)))
+
+    assert (len(batch.usage[0].rows), batch.rejected) == (1, 1)
+    assert batch.reason == "gen_ai.usage.output_tokens of a usage event is larger than 9007199254740992"
