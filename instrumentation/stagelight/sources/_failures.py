@@ -11,10 +11,12 @@ from stagelight.sources.model import UNKNOWN_KEY, ErrorRow, Window
 
 __all__ = ["Origin", "error_rows", "origins"]
 
-# A vector database's name is no promoted column; failed spans are few enough to look into their JSON.
+# A vector database's name is no promoted column; failed spans are few enough to look into their JSON, where it
+# may be anything.
 _FAILED: Final = f"""
 SELECT trace_id, span_id, parent_id, start_ns, stage,
-  coalesce(provider, json_extract(attributes, '$."{names.DB_SYSTEM_NAME}"')) AS provider, model, error_type, outcome
+  coalesce(provider, CASE json_type(attributes, '$."{names.DB_SYSTEM_NAME}"') WHEN 'text'
+    THEN json_extract(attributes, '$."{names.DB_SYSTEM_NAME}"') END) AS provider, model, error_type, outcome
 FROM spans AS span INDEXED BY spans_failed WHERE failed = 1 AND start_ns >= ? AND start_ns < ?
   AND NOT (stage IS NULL AND EXISTS (
     SELECT 1 FROM spans AS turn

@@ -238,3 +238,15 @@ def test_totals(source: Source) -> None:
         first_token_p95_s=1.25,
     )  # fmt: skip
     assert source.totals(Window(0, 1)) == Totals(Decimal(0), 0, 0, 0, 0, 0, 0, None)
+
+
+@pytest.mark.parametrize("value", [17, 1.5, True, ["qdrant"], {"name": "qdrant"}])
+def test_database_name_that_is_no_text(tmp_path: Path, value: object) -> None:
+    """A failed span may send anything as the name of its database: only text counts as one."""
+    path = tmp_path / "store.db"
+    store(path, traces(span(1, error=True, attributes={"stagelight.stage": "retrieval", "db.system.name": value})))
+    source = open_source(str(path))
+    found = source.errors(ALL)
+    source.close()
+
+    assert [(row.stage, row.provider, row.count) for row in found] == [("retrieval", None, 1)]
