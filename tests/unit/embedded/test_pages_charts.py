@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 import pytest
 from markupsafe import Markup
 from stagelight.conventions import attributes as names
-from stagelight.embedded.pages import charts, units
+from stagelight.embedded.pages import charts, scales, units
 from stagelight.embedded.pages.strips import score_strip
 from stagelight.sources.model import Bucket, Window
 
@@ -156,3 +156,19 @@ def test_distances_are_better_when_small() -> None:
 def test_no_strip_without_a_score(score: object) -> None:
     """Nothing is drawn for what is not a number."""
     assert score_strip({names.STAGELIGHT_RETRIEVAL_TOP_SCORE: score}) is None  # type: ignore[dict-item]
+
+
+@pytest.mark.parametrize("values", [(5e-324,), (1e-310, 5e-324), (1.7e308, 5e-324), (-1.7e308, 1.7e308), (1e-300,)])
+def test_axes_of_extreme_values(values: tuple[float, ...]) -> None:
+    """Any finite numbers get an axis with finite ends, and a place on it."""
+    for axis in (scales.linear(values), scales.logarithmic(values)):
+        assert 0 <= axis.low < axis.high < math.inf
+        assert all(0 <= axis.at(value) <= 1 for value in values)
+
+
+def test_tiny_scores_on_a_strip() -> None:
+    """Scores at the edge of what a double holds are drawn."""
+    strip = score_strip({names.STAGELIGHT_RETRIEVAL_TOP_SCORE: 5e-324, names.STAGELIGHT_RETRIEVAL_MIN_SCORE: 0.0})
+    assert strip is not None
+
+    assert parse(strip).attrib["aria-label"] == "score scores: best 4.94e-324, lowest 0"

@@ -11,6 +11,9 @@ from stagelight.sources.model import Window
 
 __all__ = ["Scale", "linear", "logarithmic", "time_span", "time_ticks"]
 
+# Beyond these a power of ten, or a quarter of the value, is no double any more.
+_SMALLEST, _LARGEST = 1e-300, 1e300
+
 
 @dataclass(frozen=True, slots=True)
 class Scale:
@@ -24,7 +27,8 @@ class Scale:
     def at(self, value: float) -> float:
         """Place of a value, held inside the axis."""
         if self.is_logarithmic:
-            place = math.log(max(value, self.low) / self.low) / math.log(self.high / self.low)
+            low = math.log10(self.low)
+            place = (math.log10(max(value, self.low)) - low) / (math.log10(self.high) - low)
         else:
             place = (value - self.low) / (self.high - self.low)
         return min(max(place, 0.0), 1.0)
@@ -32,8 +36,8 @@ class Scale:
 
 def linear(values: Iterable[float], ticks: int = 4) -> Scale:
     """Axis from 0 to a round number above the largest value, in about ``ticks`` steps of 1, 2, 2.5 or 5 times 10^n."""
-    largest = max((value for value in values if math.isfinite(value)), default=0.0)
-    if largest <= 0:
+    largest = min(max((value for value in values if math.isfinite(value)), default=0.0), _LARGEST)
+    if largest < _SMALLEST:
         return Scale(0.0, 1.0, (0.0,))
     rough = largest / ticks
     power = 10.0 ** math.floor(math.log10(rough))
@@ -44,7 +48,7 @@ def linear(values: Iterable[float], ticks: int = 4) -> Scale:
 
 def logarithmic(values: Iterable[float]) -> Scale:
     """Axis over whole powers of ten around the positive values; one power when there is none."""
-    positive = [value for value in values if value > 0 and math.isfinite(value)]
+    positive = [min(max(value, _SMALLEST), _LARGEST) for value in values if value > 0 and math.isfinite(value)]
     low, high = (min(positive), max(positive)) if positive else (1.0, 1.0)
     first, last = math.floor(math.log10(low) + 1e-9), math.ceil(math.log10(high) - 1e-9)
     last = max(last, first + 1)
