@@ -12,9 +12,10 @@ Example::
 
 from __future__ import annotations
 
+import re
 import sys
-from collections.abc import MutableMapping
-from typing import Any
+from collections.abc import Iterator, MutableMapping
+from typing import Any, Final
 
 from opentelemetry import context as otel_context
 from opentelemetry import trace
@@ -45,6 +46,20 @@ _NOT_SENT = frozenset(
 )
 """Keys that have a field of their own, or that carry messages and stack traces."""
 
+_IDS: Final = {
+    "user_id": a.USER_HASH,
+    "enduser_id": a.USER_HASH,
+    "session_id": a.SESSION_ID,
+}
+"""Ids of people, ``.`` and ``-`` read as ``_``: only a pseudonym of them is sent."""
+_CREDENTIAL: Final = re.compile(
+    r"authorization|cookie|passw(or)?d|passphrase|secret|credential|(api|access|account|private|signing|encryption)_?key"
+    r"|(^|_)(pwd|jwt|bearer)(_|$)|(?<!first_)(?<!per_)token$"
+)
+"""Names of keys whose values open doors, in lower case with ``_`` for ``.`` and ``-``."""
+_MOST_BYTES: Final = 8192
+_INTEGERS: Final = range(-(2**63), 2**63)
+
 
 def trace_context(_logger: Any, _method: str, event_dict: EventDict) -> EventDict:
     """Add ``trace_id`` and ``span_id`` (hex) of the current span, and the ``turn``'s name; nothing outside a span."""
@@ -62,16 +77,21 @@ def trace_context(_logger: Any, _method: str, event_dict: EventDict) -> EventDic
 def to_opentelemetry(_logger: Any, method: str, event_dict: EventDict) -> EventDict:
     """Send the line as a log record and pass it on unchanged.
 
-    Text, numbers and switches become attributes, anything else its class name; of an exception only the class is sent,
-    because messages and stack traces carry prompts and keys. Place it before the renderer.
+    The event's text, and values that are text, numbers or switches, are sent **as given**: keep prompts and personal
+    data out of them, or place a processor that removes them before this one. Text ends after 8 KB; a value of another
+    kind is sent as its class name, and of an exception only the class, because messages and stack traces carry prompts
+    and keys. Two kinds of keys, in any case and with ``.``, ``-`` or ``_``, are not sent as given:
+
+    * ``user_id``, ``enduser_id``, ``session_id``: sent as the pseudonyms ``user.hash`` and ``session.id`` that turns
+      have; without a key (``STAGELIGHT_ID_KEY``) dropped.
+    * names of credentials, such as ``authorization``, ``cookie``, ``password``, ``access_token``, ``client_secret``,
+      ``x-api-key``: dropped.
+
+    Place it before the renderer.
     """
     with guard("to_opentelemetry"):
         level = str(event_dict.get("level", method)).lower()
-        attributes = {
-            key: value if isinstance(value, str | bool | int | float) else type(value).__name__
-            for key, value in event_dict.items()
-            if key not in _NOT_SENT and value is not None
-        }
+        attributes = dict(_sent(event_dict))
         attributes[a.STAGELIGHT_RECORD_KIND] = "app"
         error = _error(event_dict.get("exc_info"))
         if error is not None:
@@ -84,11 +104,36 @@ def to_opentelemetry(_logger: Any, method: str, event_dict: EventDict) -> EventD
                 context=otel_context.get_current(),
                 severity_number=_SEVERITIES.get(level, SeverityNumber.INFO),
                 severity_text=level.upper(),
-                body=str(event_dict.get("event", "")),
+                body=_cut(str(event_dict.get("event", ""))),
                 attributes=attributes,
             )
         )
     return event_dict
+
+
+def _sent(event_dict: EventDict) -> Iterator[tuple[str, Any]]:
+    for key, value in event_dict.items():
+        if value is None or key in _NOT_SENT:
+            continue
+        name = key.lower().replace(".", "_").replace("-", "_")
+        if name in _IDS:
+            pseudonyms = _runtime.current().pseudonyms
+            if pseudonyms is not None and isinstance(value, str | int):
+                yield _IDS[name], pseudonyms.of(str(value))
+        elif not _CREDENTIAL.search(name):
+            yield key, _plain(value)
+
+
+def _plain(value: Any) -> str | bool | int | float:
+    if isinstance(value, str):
+        return _cut(value)
+    if isinstance(value, bool | float) or (isinstance(value, int) and value in _INTEGERS):
+        return value
+    return type(value).__name__
+
+
+def _cut(text: str) -> str:
+    return text[:_MOST_BYTES].encode("utf-8", "replace")[:_MOST_BYTES].decode("utf-8", "ignore")
 
 
 def _error(given: Any) -> BaseException | None:
