@@ -14,6 +14,7 @@ from typing import Final, NoReturn, Protocol, cast
 
 from stagelight._version import __version__
 from stagelight.cli.failures import CommandError, ExitCode
+from stagelight.sources.faults import UNEXPECTED, outline
 from stagelight.sources.model import SourceUnavailable
 
 __all__ = ["VERBS", "Verb", "build_parser", "main"]
@@ -100,6 +101,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return ExitCode.FAILED
     except KeyboardInterrupt:
         return ExitCode.INTERRUPTED
+    except UNEXPECTED as error:
+        _say(f"stagelight: this is a fault of Stagelight, please report it: {outline(error)}")
+        status = ExitCode.FAILED
     return status
 
 

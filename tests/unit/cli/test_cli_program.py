@@ -9,16 +9,19 @@ import pty
 import re
 import select
 import signal
+import sqlite3
 import struct
 import subprocess
 import sys
 import termios
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from stagelight import __version__
 from stagelight.cli.program import VERBS, build_parser
+from stored import span, store, traces
 
 from .conftest import DAY, Run
 
@@ -207,3 +210,19 @@ def test_a_waterfall_on_a_terminal_uses_its_width(scene: Path) -> None:
 
     assert turn.count("█") > 40
     assert turn.index("T█") < turn.index("A█")
+
+
+def test_fault_is_one_sentence(tmp_path: Path, run: Run) -> None:
+    """A record that nobody foresaw ends a command with one sentence: class and place, without values or traceback."""
+    path = tmp_path / "store.db"
+    store(path, traces(span(1, attributes={"stagelight.stage": "turn"})))
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("UPDATE spans SET attributes = '[\"secret\"]'")
+
+    result = run("turns", "--since", "all", "--source", str(path))
+
+    assert (result.status, result.out) == (1, "")
+    assert re.fullmatch(
+        r"stagelight: this is a fault of Stagelight, please report it: \w+Error at _turns.py:\d+ .*\n", result.err
+    )
+    assert "secret" not in result.err

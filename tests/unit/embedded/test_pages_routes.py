@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import re
 import time
 from collections.abc import Mapping
@@ -326,3 +327,22 @@ def test_every_source_is_closed(stored_turns: tuple[Path, list[str]]) -> None:
     for source in opened:
         with pytest.raises(SourceUnavailable, match="closed"):
             source.describe()
+
+
+@pytest.mark.parametrize("address", ["/", "/fragments/now", "/turns/abcdef", "/turns/abcdef.json"])
+def test_fault_is_a_page(address: str, caplog: pytest.LogCaptureFixture) -> None:
+    """An error that nobody foresaw is a page with status 500; the log has its class and place, never its values."""
+
+    def broken() -> Source:
+        raise ZeroDivisionError("secret value")
+
+    answer = Site(broken).get(address)
+    logged = [(record.levelno, record.getMessage(), record.exc_info) for record in caplog.records]
+
+    assert (answer.status, "could not be made" in answer.text) == (500, True)
+    assert [(level, trace) for level, _, trace in logged] == [(logging.ERROR, None)]
+    assert re.fullmatch(
+        r"a page could not be made: ZeroDivisionError at test_pages_routes.py:\d+ broken, routes.py:\d+ .*",
+        logged[0][1],
+    )
+    assert "secret" not in answer.body + caplog.text

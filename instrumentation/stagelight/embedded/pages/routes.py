@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from typing import TypeVar
 from urllib.parse import urlencode
 
+from jinja2 import TemplateError
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
@@ -16,9 +18,14 @@ from stagelight.embedded.pages import now, ranges, turn
 from stagelight.embedded.pages.raw import trace_json
 from stagelight.embedded.pages.rendering import FILES, render
 from stagelight.embedded.pages.waterfall import SELECTIONS
+from stagelight.sources.faults import UNEXPECTED, outline
 from stagelight.sources.model import Source, SourceUnavailable, Trace, TurnOrder
 
 __all__ = ["pages_routes"]
+
+_log = logging.getLogger(__name__)
+
+_UNEXPECTED: tuple[type[Exception], ...] = (*UNEXPECTED, TemplateError)
 
 _NO_STORE = {"Cache-Control": "no-store"}
 _FOREVER = {"Cache-Control": "public, max-age=31536000, immutable"}
@@ -106,6 +113,10 @@ class _Pages:
             return _problem_page(_PageError(503, "There is nothing to read", str(error)))
         except _PageError as problem:
             return _problem_page(problem)
+        except _UNEXPECTED as error:
+            _log.error("a page could not be made: %s", outline(error))
+            advice = "Something that was received cannot be shown. The other pages work; the server's log says where."
+            return _problem_page(_PageError(500, "This page could not be made", advice))
 
 
 def _now(request: Request, source: Source) -> dict[str, object]:
