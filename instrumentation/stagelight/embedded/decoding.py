@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
@@ -14,9 +15,9 @@ from stagelight.conventions import attributes as names
 from stagelight.embedded.batch import Resource
 
 __all__ = [
+    "MAX_AHEAD_NS",
     "MAX_ATTRIBUTE_CHARACTERS",
     "MAX_PROMOTED_CHARACTERS",
-    "MAX_TIME_NS",
     "MalformedError",
     "Plans",
     "check_text",
@@ -33,7 +34,8 @@ MAX_ATTRIBUTE_CHARACTERS: Final = 1 << 20
 """Longest value of one attribute, body or name; an item with a longer one is rejected."""
 MAX_PROMOTED_CHARACTERS: Final = 512
 """Longer texts stay in the JSON, so that nobody can bloat the indexes."""
-MAX_TIME_NS: Final = (1 << 63) - 1
+MAX_AHEAD_NS: Final = 3600 * 1_000_000_000
+"""How far ahead of our clock a time may be. Retention deletes the oldest first: later times would outlive real data."""
 
 _UNKNOWN_SERVICE = "unknown_service"  # what the OpenTelemetry SDKs send for a program without a name
 
@@ -157,10 +159,10 @@ def moment(time_ns: int, what: str) -> int:
     """The time itself.
 
     Raises:
-        MalformedError: it does not fit a signed 64-bit number.
+        MalformedError: it is too far in the future.
     """
-    if time_ns > MAX_TIME_NS:
-        raise MalformedError(f"{what} is out of range")
+    if time_ns > time.time_ns() + MAX_AHEAD_NS:
+        raise MalformedError(f"{what} is more than an hour ahead of this machine's clock")
     return time_ns
 
 

@@ -16,6 +16,8 @@ _CHUNK: Final = 2_000  # rows: about 60 ms of deleting, the longest that a write
 _VACUUM_PAGES: Final = 1_000
 _IDLE_SHARE: Final = 0.2  # free pages are kept for reuse up to this share of the file
 _SEEN_SLACK_NS: Final = 2 * 3600 * _S  # `seen_ns` is written once an hour
+_AHEAD_NS: Final = 3600 * _S  # what the receiver accepts; files of earlier versions may hold later times
+_TIMES: Final = (("spans", "start_ns"), ("logs", "time_ns"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,10 +61,7 @@ class Pruner:
         if self._sweep is None:
             if time.monotonic() < self._next_look:
                 return False
-            now_ns = time.time_ns()
-            self._sweep = self._by_age(
-                now_ns - int(self._retention.age_s * _S), now_ns - int(self._retention.usage_age_s * _S)
-            )
+            self._sweep = self._by_age(time.time_ns())
         try:
             next(self._sweep)
         except StopIteration:
@@ -80,6 +79,9 @@ class Pruner:
             return False
         # A little more than needed, so that not every commit has to.
         goal = int(self._retention.size_bytes * 0.98)
+        for _ in self._after(time.time_ns() + _AHEAD_NS):  # they would be the last to go, after all real data
+            if self._used() <= goal:
+                break
         while self._used() > goal:
             cutoff = self._oldest_chunk()
             if cutoff is None:
@@ -90,9 +92,14 @@ class Pruner:
         self._truncate()
         return True
 
-    def _by_age(self, cutoff_ns: int, usage_cutoff_ns: int) -> Iterator[None]:
-        yield from self._before(cutoff_ns)
-        yield from self._delete("usage", "time_ns", usage_cutoff_ns)
+    def _by_age(self, now_ns: int) -> Iterator[None]:
+        """What is further from now than its age, on either side."""
+        age_ns, usage_age_ns = int(self._retention.age_s * _S), int(self._retention.usage_age_s * _S)
+        yield from self._before(now_ns - age_ns)
+        yield from self._delete("usage", "time_ns", now_ns - usage_age_ns)
+        yield from self._after(now_ns + max(age_ns, _AHEAD_NS))
+        if self._clock_is_sound():
+            yield from self._delete("usage", "time_ns", now_ns + max(usage_age_ns, _AHEAD_NS), beyond=True)
         while self._pragma("freelist_count") > max(self._pragma("page_count") * _IDLE_SHARE, _VACUUM_PAGES):
             self._vacuum(_VACUUM_PAGES)
             self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()  # only this shortens the file
@@ -108,10 +115,33 @@ class Pruner:
             )
             yield chunk
         yield from self._delete("logs", "time_ns", cutoff_ns)
+        yield from self._delete_points(cutoff_ns)
+        for table in ("resource", "scope"):
+            self._connection.execute(
+                f"DELETE FROM {table} WHERE seen_ns < ?",  # noqa: S608 (our own names)
+                (cutoff_ns - _SEEN_SLACK_NS,),
+            )
+
+    def _after(self, cutoff_ns: int) -> Iterator[None]:
+        """Everything but the ledger later than a time in the future."""
+        if not self._clock_is_sound():
+            return
+        for table, column in _TIMES:
+            yield from self._delete(table, column, cutoff_ns, beyond=True)
+        yield from self._delete_points(cutoff_ns, beyond=True)
+
+    def _clock_is_sound(self) -> bool:
+        """False when our clock was set back since something was received: then what looks like the future is not."""
+        seen_ns = self._scalar("SELECT max(seen_ns) FROM resource")
+        return seen_ns is None or seen_ns <= time.time_ns() + _AHEAD_NS
+
+    def _delete_points(self, cutoff_ns: int, *, beyond: bool = False) -> Iterator[None]:
+        """Points up to and including a time, or beyond it, and series without any."""
         gone = False
         while self._connection.execute(
-            "DELETE FROM points WHERE (series_id, time_ns) IN (SELECT points.series_id, points.time_ns "
-            "FROM series CROSS JOIN points ON points.series_id = series.id AND points.time_ns <= ? LIMIT ?)",
+            "DELETE FROM points WHERE (series_id, time_ns) IN (SELECT points.series_id, points.time_ns "  # noqa: S608
+            "FROM series CROSS JOIN points ON points.series_id = series.id "
+            f"AND points.time_ns {'>' if beyond else '<='} ? LIMIT ?)",
             (cutoff_ns, _CHUNK),
         ).rowcount:
             gone = True
@@ -120,23 +150,18 @@ class Pruner:
             self._connection.execute(
                 "DELETE FROM series WHERE NOT EXISTS (SELECT 1 FROM points WHERE points.series_id = series.id)"
             )
-        for table in ("resource", "scope"):
-            self._connection.execute(
-                f"DELETE FROM {table} WHERE seen_ns < ?",  # noqa: S608 (our own names)
-                (cutoff_ns - _SEEN_SLACK_NS,),
-            )
 
-    def _delete(self, table: str, column: str, cutoff_ns: int) -> Iterator[None]:
+    def _delete(self, table: str, column: str, cutoff_ns: int, *, beyond: bool = False) -> Iterator[None]:
         statement = (
             f"DELETE FROM {table} WHERE id IN "  # noqa: S608 (our own names)
-            f"(SELECT id FROM {table} WHERE {column} <= ? ORDER BY {column} LIMIT {_CHUNK})"
+            f"(SELECT id FROM {table} WHERE {column} {'>' if beyond else '<='} ? ORDER BY {column} LIMIT {_CHUNK})"
         )
         while self._connection.execute(statement, (cutoff_ns,)).rowcount:
             yield
 
     def _oldest_chunk(self) -> int | None:
         """A time up to which at least one row goes and no table loses much more than a chunk; None when all is gone."""
-        ends = [self._chunk_end("spans", "start_ns"), self._chunk_end("logs", "time_ns")]
+        ends = [self._chunk_end(table, column) for table, column in _TIMES]
         oldest_point = self._scalar(
             "SELECT min((SELECT min(time_ns) FROM points WHERE points.series_id = series.id)) FROM series"
         )

@@ -16,7 +16,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 from stagelight.conventions import events
 from stagelight.embedded.batch import Batch, Group, Resource, Row
 from stagelight.embedded.decoding import (
-    MAX_TIME_NS,
+    MAX_AHEAD_NS,
     MalformedError,
     Plans,
     check_text,
@@ -90,8 +90,11 @@ def _span_row(span: Span) -> Row:
         parent_id = None
     start_ns = span.start_time_unix_nano
     end_ns = span.end_time_unix_nano
-    if not 0 < start_ns <= MAX_TIME_NS or end_ns > MAX_TIME_NS:
-        raise MalformedError("the start or end time of a span is missing or out of range")
+    latest_ns = time.time_ns() + MAX_AHEAD_NS
+    if not 0 < start_ns <= latest_ns or end_ns > latest_ns:
+        raise MalformedError(
+            "the start or end time of a span is missing, or more than an hour ahead of this machine's clock"
+        )
     status = span.status.code
     row: list[Any] = [
         trace_id, span_id, parent_id, check_text(span.name, "the name of a span"), span.kind, start_ns,

@@ -169,7 +169,7 @@ def test_a_point_without_a_value_is_a_gap(tmp_path: Path) -> None:
         (NumberDataPoint(time_unix_nano=T0, as_double=math.nan), "not a number"),
         (NumberDataPoint(time_unix_nano=T0), "no value"),
         (NumberDataPoint(as_double=1.0), "no time"),
-        (NumberDataPoint(time_unix_nano=2**63, as_double=1.0), "out of range"),
+        (NumberDataPoint(time_unix_nano=2**63, as_double=1.0), "ahead of this machine's clock"),
         (NumberDataPoint(time_unix_nano=T0, as_double=1.0, attributes=pairs({"x": math.inf})), "not a finite number"),
         (HistogramDataPoint(time_unix_nano=T0, count=2**63), "count"),
         (HistogramDataPoint(time_unix_nano=T0, bucket_counts=[1], explicit_bounds=[1, 2]), "bucket"),

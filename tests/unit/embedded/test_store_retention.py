@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -168,3 +170,53 @@ def test_a_wrong_setting_is_named(wrong: dict[str, float]) -> None:
     name, value = next(iter(wrong.items()))
     with pytest.raises(ValueError, match=f"{name}={value}: must be"):
         Retention(**wrong)  # type: ignore[arg-type]
+
+
+def _move_to_the_future(path: Path, ahead_s: float) -> None:
+    """Put all rows of a database there, as an earlier version would have stored them."""
+    with closing(sqlite3.connect(path)) as connection, connection:
+        for table, column in (("spans", "start_ns"), ("logs", "time_ns"), ("points", "time_ns"), ("usage", "time_ns")):
+            future_ns = time.time_ns() + round(ahead_s * S)
+            connection.execute(f"UPDATE {table} SET {column} = ?", (future_ns,))  # noqa: S608 - our own names
+
+
+def test_what_is_too_far_in_the_future_goes(path: Path) -> None:
+    """Rows that an earlier version stored with times further ahead than their age are deleted; nearer ones stay."""
+    store(path, traces(span(1)), logs(record()), logs(usage()), metrics(_gauge("g", 0)))
+    _move_to_the_future(path, 90_000)
+    store(path, traces(span(2, at=_ago(10))), logs(record(at=_ago(10))), metrics(_gauge("h", 10)))
+
+    writer = Writer(path, retention=Retention(age_s=3600, usage_age_s=100_000, interval_s=0.05))
+    writer.start()
+    _until(path, (1, 1, 1, 1, 1))
+    assert writer.close(timeout=20)
+
+    writer = Writer(path, retention=Retention(age_s=3600, usage_age_s=80_000, interval_s=0.05))
+    writer.start()
+    _until(path, (1, 1, 1, 1, 0))
+    assert writer.close(timeout=20)
+
+
+def test_clock_that_was_set_back_deletes_nothing(path: Path) -> None:
+    """When the last thing was received in what is now the future, it is our clock that is wrong."""
+    store(path, traces(span(1)))
+    _move_to_the_future(path, 90_000)
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("UPDATE resource SET seen_ns = ?", (time.time_ns() + 90_000 * S,))
+
+    writer = Writer(path, retention=Retention(age_s=3600, interval_s=0.05))
+    writer.start()
+    time.sleep(0.3)
+    assert writer.close(timeout=20)
+    assert query(path, _COUNTS) == [(1, 0, 0, 0, 0)]
+
+
+def test_future_goes_before_real_data(path: Path) -> None:
+    """When the file is full, rows from the future go first."""
+    text = "x" * 1000
+    store(path, traces(*(span(number, attributes={"text": text}) for number in range(1, 1001))))
+    _move_to_the_future(path, 400 * 86_400)
+    real = [span(number, trace=2, at=_ago(10), attributes={"text": text}) for number in range(1, 501)]
+    store(path, traces(*real), retention=Retention(size_bytes=_MIB))
+
+    assert query(path, "SELECT count(*) FROM spans WHERE trace_id = x'00000000000000000000000000000002'") == [(500,)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 from stagelight.embedded.batch import WriteResult
 from stagelight.embedded.decoding import MAX_ATTRIBUTE_CHARACTERS, MAX_PROMOTED_CHARACTERS
+from stagelight.embedded.transform import logs_batch
 from stored import T0, S, any_value, batch_of, logs, query, record, span, store, traces, usage
 
 
@@ -131,6 +133,8 @@ def test_a_batch_may_hold_the_same_span_twice(path: Path) -> None:
         ({"start_time_unix_nano": 0}, "start or end time"),
         ({"start_time_unix_nano": 2**63}, "start or end time"),
         ({"end_time_unix_nano": 2**64 - 1}, "start or end time"),
+        ({"start_time_unix_nano": time.time_ns() + 3700 * S}, "ahead of this machine's clock"),
+        ({"end_time_unix_nano": time.time_ns() + 3700 * S}, "ahead of this machine's clock"),
         ({"events": [Span.Event(time_unix_nano=2**63)]}, "time of a span event"),
         ({"name": "n" * (MAX_ATTRIBUTE_CHARACTERS + 1)}, "name of a span"),
     ],
@@ -222,3 +226,12 @@ def test_usage_amounts_are_kept_as_exact_text(path: Path) -> None:
         (None, "unpriced", "bad_usage", None),
         (None, "unpriced", "unknown_model", None),
     ]
+
+
+def test_a_record_from_the_future_is_left_out() -> None:
+    """A clock that is up to an hour ahead is taken as it is; beyond, the record is rejected with the reason."""
+    ahead_s = (time.time_ns() - T0) / S
+    batch = logs_batch(logs(record(at=ahead_s + 3500), record(at=ahead_s + 3700), usage(ahead_s + 10**9)))
+
+    assert (len(batch.logs[0].rows), batch.usage, batch.rejected) == (1, [], 2)
+    assert batch.reason == "the time of a log record is more than an hour ahead of this machine's clock"
