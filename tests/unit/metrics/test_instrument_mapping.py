@@ -23,7 +23,13 @@ from stagelight.instruments import Instruments
 from stagelight.settings import Settings
 from stagelight.testing import Clock, Point, capture
 
-OBSERVED = {m.STAGELIGHT_HEARTBEAT, m.STAGELIGHT_CALLS_IN_FLIGHT, m.STAGELIGHT_LABELS_BOUNDED, m.STAGELIGHT_MISUSES}
+OBSERVED = {
+    m.STAGELIGHT_HEARTBEAT,
+    m.STAGELIGHT_CALLS_IN_FLIGHT,
+    m.STAGELIGHT_LABELS_BOUNDED,
+    m.STAGELIGHT_MISUSES,
+    m.STAGELIGHT_INTERNAL_ERRORS,
+}
 
 
 def llm(clock: Clock) -> None:
