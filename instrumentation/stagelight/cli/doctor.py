@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from importlib.util import find_spec
 from typing import Final, Literal, NamedTuple
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import urlsplit
 
 from stagelight import settings
 from stagelight._version import __version__
@@ -24,6 +24,8 @@ from stagelight.cli.options import SOURCE_VARIABLE, opened_source
 from stagelight.cli.output import BAD, DIM, STRONG, WARN, Cell, Screen
 from stagelight.cli.prices import load_prices
 from stagelight.cli.reading import print_json
+from stagelight.cli.up import TOKEN_VARIABLE
+from stagelight.cli.variables import shown_endpoint, shown_hosts, unknown, wrong
 from stagelight.conventions import attributes as names
 from stagelight.embedded.options import GRPC_PORT, HTTP_PORT, is_loopback
 from stagelight.sources.format import ago, count, counted
@@ -33,6 +35,8 @@ __all__ = ["Finding", "add_arguments", "run"]
 
 State = Literal["ok", "warning", "problem"]
 
+_ADDRESSES: Final = frozenset({"STAGELIGHT_PROVIDER_HOSTS"})
+"""Settings that hold addresses, and so may hold passwords."""
 _TIMEOUT_S: Final = 2.0
 _SERVER_PACKAGES: Final = ("starlette", "uvicorn", "httptools", "orjson", "rich")
 
@@ -69,7 +73,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Look, print, and say by the exit code whether there is a problem."""
     looks: Sequence[Callable[[], Iterator[Finding]]] = (
-        _installation, _export, _own_settings, _ids, lambda: _database(args), _server, _prices
+        _installation, _export, _standard_settings, _own_settings, _ids, lambda: _database(args), _server, _prices
     )  # fmt: skip
     findings = [finding for look in looks for finding in look()]
     if args.json:
@@ -104,9 +108,9 @@ def _export() -> Iterator[Finding]:
             'eval "$(stagelight env)"',
         )
     elif _address(endpoint) is None or not _has_scheme(endpoint):
-        yield Finding(ENDPOINT, "problem", "not a URL", f"set it to one like http://127.0.0.1:{HTTP_PORT}")
+        yield Finding(ENDPOINT, "problem", "not a URL (not shown)", f"set it to one like http://127.0.0.1:{HTTP_PORT}")
     else:
-        yield Finding(ENDPOINT, "ok", _without_secrets(urlsplit(endpoint)))
+        yield Finding(ENDPOINT, "ok", shown_endpoint(endpoint))
     protocol = os.environ.get(PROTOCOL, "").strip()
     if protocol and protocol not in {"http/protobuf", "http/json", "grpc"}:
         yield Finding(PROTOCOL, "problem", repr(protocol), "set it to http/protobuf or grpc, or unset it")
@@ -123,14 +127,25 @@ def _export() -> Iterator[Finding]:
 
 def _own_settings() -> Iterator[Finding]:
     _, problems = settings.read()
-    for problem in problems:
-        found = problem.message.removeprefix(f"{problem.variable}: ")
-        yield Finding(problem.variable, "problem", found, "correct or unset it; until then it has no effect")
-    refused = {problem.variable for problem in problems}
+    refused = {problem.variable: problem for problem in problems}
     for row in settings.ROWS:
         value = os.environ.get(row.variable, "").strip()
-        if value and row.variable not in refused:
+        is_private = row.secret or row.variable in _ADDRESSES
+        if row.variable in refused:
+            message = refused[row.variable].message.removeprefix(f"{row.variable}: ")
+            found = f"not accepted (not shown); accepted: {row.accepted}" if is_private else message
+            yield Finding(row.variable, "problem", found, "correct or unset it; until then it has no effect")
+        elif value and row.variable in _ADDRESSES:
+            yield Finding(row.variable, "ok", shown_hosts(value))
+        elif value:
             yield Finding(row.variable, "ok", "set (not shown)" if row.secret else value)
+    for item in unknown({*(row.variable for row in settings.ROWS), SOURCE_VARIABLE, TOKEN_VARIABLE}):
+        yield Finding(item.variable, "problem", item.found, f"correct or unset it; accepted: {item.accepted}")
+
+
+def _standard_settings() -> Iterator[Finding]:
+    for item in wrong():
+        yield Finding(item.variable, "problem", f"{item.found} is not accepted", f"accepted: {item.accepted}")
 
 
 def _ids() -> Iterator[Finding]:
@@ -237,10 +252,6 @@ def _address(endpoint: str) -> tuple[str, int] | None:
 def _has_scheme(endpoint: str) -> bool:
     """Over HTTP the scheme is needed; gRPC takes a bare ``host:port`` as well."""
     return "://" in endpoint or os.environ.get(PROTOCOL, "").strip() == "grpc"
-
-
-def _without_secrets(parts: SplitResult) -> str:
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
 def _print(findings: Sequence[Finding]) -> None:

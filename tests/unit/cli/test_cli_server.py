@@ -241,6 +241,98 @@ def test_doctor_finds_settings_that_do_not_work(
     assert "tooshortkey" not in run("doctor", "--source", scene).out
 
 
+@pytest.mark.parametrize(
+    ("protocol", "endpoint", "shown"),
+    [
+        ("", "bob:S3CRET@127.0.0.1:1", "not a URL (not shown)"),
+        ("", "bob:S3CRET@127.0.0.1", "not a URL (not shown)"),
+        ("grpc", "bob:S3CRET@127.0.0.1:1", "127.0.0.1:1"),
+        ("grpc", "S3CRET@[::1]:1", "[::1]:1"),
+        ("", "http://bob:S3CRET@127.0.0.1:1/v1/S3CRET?token=S3CRET#S3CRET", "http://127.0.0.1:1"),
+        ("", "http://bob:S3:CRET@127.0.0.1:1", "http://127.0.0.1:1"),
+        ("", "http://bob:S3CRET@127.0.0.1:port", "not a URL (not shown)"),
+        ("", "https://S3CRET@[::1", "not a URL (not shown)"),
+    ],
+)
+def test_doctor_shows_no_credentials_of_an_address(
+    run: Run, scene: Path, monkeypatch: pytest.MonkeyPatch, protocol: str, endpoint: str, shown: str
+) -> None:
+    """Of an address only scheme, host and port are shown, however it is written."""
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", protocol)
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)
+
+    assert findings_of(run, scene)["OTEL_EXPORTER_OTLP_ENDPOINT"][1] == shown
+    for flags in ((), ("--json",)):
+        result = run("doctor", "--source", scene, *flags)
+        assert "S3CRET" not in result.out + result.err
+
+
+@pytest.mark.parametrize(
+    ("hosts", "state", "shown"),
+    [
+        ("proxy.example=openai, [::1]:8080=groq", "ok", "proxy.example=openai, [::1]:8080=groq"),
+        ("bob:S3CRET@proxy.example:8080=openai", "ok", "proxy.example:8080=openai"),
+        ("https://bob:S3CRET@proxy.example/S3CRET=openai", "ok", "proxy.example=openai"),
+        ("bob:S3CRET=openai", "ok", "(not shown)=openai"),
+        ("bob:S3CRET@proxy.example", "problem",
+         "not accepted (not shown); accepted: host=provider pairs separated by commas"),
+    ],
+)  # fmt: skip
+def test_doctor_shows_no_credentials_of_hosts(
+    run: Run, scene: Path, monkeypatch: pytest.MonkeyPatch, hosts: str, state: str, shown: str
+) -> None:
+    """Hosts are shown with their ports and providers, and nothing else of what is written there."""
+    monkeypatch.setenv("STAGELIGHT_PROVIDER_HOSTS", hosts)
+
+    assert findings_of(run, scene)["STAGELIGHT_PROVIDER_HOSTS"] == (state, shown)
+    assert "S3CRET" not in run("doctor", "--source", scene).out
+
+
+def test_doctor_finds_variables_without_effect(run: Run, scene: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Misspelt settings and standard variables with impossible values are problems, and say what is accepted."""
+    wrong = {
+        "STAGELIGHT_SEMCOV": "latest", "OTEL_METRIC_EXPORT_INTERVAL": "15s", "OTEL_BSP_SCHEDULE_DELAY": "0",
+        "OTEL_BSP_MAX_QUEUE_SIZE": "-1", "OTEL_BLRP_MAX_EXPORT_BATCH_SIZE": "0.5", "OTEL_BLRP_EXPORT_TIMEOUT": "nan",
+        "OTEL_TRACES_SAMPLER": "sometimes",
+    }  # fmt: skip
+    right = {
+        "STAGELIGHT_SOURCE": str(scene), "STAGELIGHT_SERVER_TOKEN": TOKEN, "STAGELIGHT_SEMCONV": "latest",
+        "OTEL_METRIC_EXPORT_TIMEOUT": "5000", "OTEL_BSP_MAX_EXPORT_BATCH_SIZE": "64", "STAGELIGHT_TYPO": " ",
+    }  # fmt: skip
+    for variable, value in {**wrong, **right}.items():
+        monkeypatch.setenv(variable, value)
+
+    document = json.loads(run("doctor", "--json", "--source", scene).out)
+
+    assert {item["about"]: (item["found"], item["advice"]) for item in document["findings"]
+            if item["state"] == "problem"} == {
+        "STAGELIGHT_SEMCOV": ("no setting of this version", "correct or unset it; accepted: STAGELIGHT_SEMCONV"),
+        "OTEL_METRIC_EXPORT_INTERVAL": ("'15s' is not accepted", "accepted: a number of milliseconds above 0"),
+        "OTEL_BSP_SCHEDULE_DELAY": ("'0' is not accepted", "accepted: a number of milliseconds above 0"),
+        "OTEL_BSP_MAX_QUEUE_SIZE": ("'-1' is not accepted", "accepted: a number from 1 on"),
+        "OTEL_BLRP_MAX_EXPORT_BATCH_SIZE": ("'0.5' is not accepted", "accepted: a number from 1 on"),
+        "OTEL_BLRP_EXPORT_TIMEOUT": ("'nan' is not accepted", "accepted: a number of milliseconds above 0"),
+        "OTEL_TRACES_SAMPLER": (
+            "'sometimes' is not accepted",
+            "accepted: always_on, always_off, parentbased_always_on, parentbased_always_off, traceidratio, "
+            "parentbased_traceidratio",
+        ),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(("share", "problems"), [("0.1", 0), ("1.5", 1), ("all", 1)])
+def test_doctor_reads_the_share_of_a_ratio_sampler(
+    run: Run, scene: Path, monkeypatch: pytest.MonkeyPatch, share: str, problems: int
+) -> None:
+    """The share of traces that are kept is a number from 0 to 1."""
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER", "parentbased_traceidratio")
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER_ARG", share)
+
+    found = [item for about, item in findings_of(run, scene).items() if about == "OTEL_TRACES_SAMPLER_ARG"]
+
+    assert found == [("problem", f"'{share}' is not accepted")] * problems
+
+
 def test_doctor_sees_the_key_of_the_ids(run: Run, scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A key, directly or in a file, is told by its effect and not shown."""
     monkeypatch.setenv("STAGELIGHT_ID_KEY", "0123456789abcdef" * 2)
