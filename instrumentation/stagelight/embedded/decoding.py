@@ -17,7 +17,9 @@ from stagelight.embedded.batch import Resource
 __all__ = [
     "MAX_AHEAD_NS",
     "MAX_ATTRIBUTE_CHARACTERS",
+    "MAX_NAME_CHARACTERS",
     "MAX_PROMOTED_CHARACTERS",
+    "MAX_RESOURCE_BYTES",
     "MalformedError",
     "Plans",
     "check_text",
@@ -32,6 +34,10 @@ __all__ = [
 
 MAX_ATTRIBUTE_CHARACTERS: Final = 1 << 20
 """Longest value of one attribute, body or name; an item with a longer one is rejected."""
+MAX_NAME_CHARACTERS: Final = 1 << 10
+"""Longest name of an attribute; an item with a longer one is rejected."""
+MAX_RESOURCE_BYTES: Final = 1 << 16
+"""Largest resource as JSON; all items of a larger one are rejected."""
 MAX_PROMOTED_CHARACTERS: Final = 512
 """Longer texts stay in the JSON, so that nobody can bloat the indexes."""
 MAX_AHEAD_NS: Final = 3600 * 1_000_000_000
@@ -40,6 +46,7 @@ MAX_AHEAD_NS: Final = 3600 * 1_000_000_000
 _UNKNOWN_SERVICE = "unknown_service"  # what the OpenTelemetry SDKs send for a program without a name
 
 _MAX_PLANS = 4096
+_MAX_PLANNED_CHARACTERS = 128  # longer names are not worth remembering: together they could take megabytes
 _SCALARS = frozenset({"string_value", "int_value", "double_value", "bool_value"})
 
 
@@ -72,9 +79,15 @@ def decode(attributes: Iterable[KeyValue]) -> dict[str, Any]:
     """A list of OTLP attributes as a dict; of equal keys the last one wins.
 
     Raises:
-        MalformedError: a value is not a finite number.
+        MalformedError: a value is not a finite number, or a name is too long.
     """
-    return {item.key: plain(item.value) for item in attributes}
+    return {_name(item.key): plain(item.value) for item in attributes}
+
+
+def _name(key: str) -> str:
+    if len(key) > MAX_NAME_CHARACTERS:
+        raise MalformedError(f"the name of an attribute is longer than {MAX_NAME_CHARACTERS} characters")
+    return key
 
 
 class Plans(dict[str, tuple[str, int, type | None]]):
@@ -88,10 +101,12 @@ class Plans(dict[str, tuple[str, int, type | None]]):
         self._slots = {key: (columns.index(column), kind) for key, (column, kind) in promoted.items()}
 
     def __missing__(self, key: str) -> tuple[str, int, type | None]:
-        return self.note(key, "string_value")
+        return self.note(_name(key), "string_value")
 
     def note(self, key: str, field: str) -> tuple[str, int, type | None]:
         """Remember the member that a key has now."""
+        if len(key) > _MAX_PLANNED_CHARACTERS:
+            return field, 0, None
         if len(self) >= _MAX_PLANS:
             self.clear()
         plan = self[key] = (field, *self._slots.get(key, (0, None)))
@@ -137,8 +152,7 @@ def json_text(attributes: Mapping[str, Any]) -> str:
     """
     text = orjson.dumps(attributes)
     if len(text) > MAX_ATTRIBUTE_CHARACTERS:
-        for key, value in attributes.items():
-            check_text(key, "the name of an attribute")
+        for value in attributes.values():
             if len(orjson.dumps(value)) > MAX_ATTRIBUTE_CHARACTERS:
                 raise MalformedError(f"an attribute is longer than {MAX_ATTRIBUTE_CHARACTERS} bytes")
     return text.decode()
@@ -170,14 +184,16 @@ def resource_of(message: ResourceMessage) -> Resource:
     """The sending program.
 
     Raises:
-        MalformedError: one of its attributes is.
+        MalformedError: one of its attributes is, or all together are too long.
     """
     attributes = decode(message.attributes)
-    json_text(attributes)
+    text = orjson.dumps(attributes, option=orjson.OPT_SORT_KEYS)
+    if len(text) > MAX_RESOURCE_BYTES:
+        raise MalformedError(f"a resource is longer than {MAX_RESOURCE_BYTES} bytes")
     service = attributes.get(names.SERVICE_NAME)
     return Resource(
         service=service if isinstance(service, str) and service else _UNKNOWN_SERVICE,
-        json=orjson.dumps(attributes, option=orjson.OPT_SORT_KEYS).decode(),
+        json=text.decode(),
     )
 
 

@@ -9,6 +9,7 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future
+from hashlib import blake2b
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -199,7 +200,7 @@ class _Inserter:
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
-        self._owners: dict[tuple[Resource, str], tuple[tuple[int, int], int]] = {}
+        self._owners: dict[bytes, tuple[tuple[int, int], int]] = {}
         self._series: dict[bytes, int] = {}
 
     def forget(self) -> None:
@@ -240,7 +241,9 @@ class _Inserter:
 
     def _owner(self, resource: Resource, scope: str) -> tuple[int, int]:
         hour = time.time_ns() // _HOUR_NS
-        known = self._owners.get((resource, scope))
+        # A digest: senders choose how long these texts are.
+        key = blake2b(f"{resource.json}{scope}".encode(), digest_size=16).digest()
+        known = self._owners.get(key)
         if known is not None and known[1] == hour:
             return known[0]
         seen_ns = time.time_ns()
@@ -260,7 +263,7 @@ class _Inserter:
         )
         if len(self._owners) >= _MAX_CACHED:
             self._owners.clear()
-        self._owners[resource, scope] = (owner, hour)
+        self._owners[key] = (owner, hour)
         return owner
 
     def _id(self, query: str, key: str | bytes) -> int:

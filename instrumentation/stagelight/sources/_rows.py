@@ -16,6 +16,7 @@ __all__ = ["log_rows", "span_rows"]
 _KINDS: Final = ("UNSPECIFIED", "INTERNAL", "SERVER", "CLIENT", "PRODUCER", "CONSUMER")
 _STATUSES: Final = ("UNSET", "OK", "ERROR")
 _SEVERITIES: Final = ("TRACE", "DEBUG", "INFO", "WARN", "ERROR", "FATAL")
+_KEPT_CHARACTERS: Final = 4096  # longer resources are parsed each time: the cache counts entries, not bytes
 _FACTS: Final = tuple(PROMOTED_SPAN)
 _FACT_COLUMNS: Final = ", ".join(f"spans.{column}" for column, _ in PROMOTED_SPAN.values())
 
@@ -92,7 +93,11 @@ def _word(words: tuple[str, ...], number: int) -> str:
     return words[number] if 0 <= number < len(words) else words[0]
 
 
-@lru_cache(maxsize=256)
 def _resource(text: str) -> dict[str, Any]:
+    return _parsed(text) if len(text) <= _KEPT_CHARACTERS else _parsed.__wrapped__(text)
+
+
+@lru_cache(maxsize=256)
+def _parsed(text: str) -> dict[str, Any]:
     attributes: dict[str, Any] = json.loads(text)
     return attributes

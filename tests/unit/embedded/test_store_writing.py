@@ -5,15 +5,24 @@ from __future__ import annotations
 import json
 import math
 import time
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
 import pytest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 from stagelight.embedded.batch import WriteResult
-from stagelight.embedded.decoding import MAX_ATTRIBUTE_CHARACTERS, MAX_PROMOTED_CHARACTERS
-from stagelight.embedded.transform import logs_batch
-from stored import T0, S, any_value, batch_of, logs, query, record, span, store, traces, usage
+from stagelight.embedded.decoding import (
+    MAX_ATTRIBUTE_CHARACTERS,
+    MAX_NAME_CHARACTERS,
+    MAX_PROMOTED_CHARACTERS,
+    MAX_RESOURCE_BYTES,
+    Plans,
+)
+from stagelight.embedded.schema import SPAN_COLUMNS
+from stagelight.embedded.transform import logs_batch, traces_batch
+from stagelight.embedded.writer import Writer
+from stored import T0, S, any_value, batch_of, identifier, logs, pairs, query, record, span, store, traces, usage
 
 
 @pytest.fixture
@@ -235,3 +244,48 @@ def test_a_record_from_the_future_is_left_out() -> None:
 
     assert (len(batch.logs[0].rows), batch.usage, batch.rejected) == (1, [], 2)
     assert batch.reason == "the time of a log record is more than an hour ahead of this machine's clock"
+
+
+def test_long_names_are_rejected_or_not_remembered() -> None:
+    """A name beyond 1024 characters rejects its item, anywhere; one beyond 128 is stored, but not remembered."""
+    long, fine = "n" * (MAX_NAME_CHARACTERS + 1), "n" * MAX_NAME_CHARACTERS
+    event = Span.Event(time_unix_nano=T0, attributes=pairs({long: 1}))
+    batch = traces_batch(
+        traces(
+            span(1, attributes={long: 1}), span(2, events=[event]), span(3, attributes={fine: 1, f"{fine[:-1]}x": 2})
+        )
+    )
+    logged = logs_batch(logs(record(attributes={long: 1}), record(attributes={fine: 1})))
+    plans = Plans((), {})
+
+    assert ([row[1] for row in batch.spans[0].rows], batch.rejected) == ([identifier(3, 8)], 2)
+    assert json.loads(batch.spans[0].rows[0][SPAN_COLUMNS.index("attributes")]) == {fine: 1, f"{fine[:-1]}x": 2}
+    assert (len(logged.logs[0].rows), logged.rejected) == (1, 1)
+    assert batch.reason == logged.reason == "the name of an attribute is longer than 1024 characters"
+    assert [len(name) for name in ("a" * 128, "b" * 129, fine) if plans[name] and name in plans] == [128]
+
+
+def test_large_resource_is_rejected() -> None:
+    """All items of a resource beyond 64 KiB are rejected, with the reason."""
+    request = traces(span(1), span(2), service="s" * MAX_RESOURCE_BYTES)
+
+    batch = traces_batch(request)
+
+    assert (batch.is_empty, batch.rejected, batch.reason) == (True, 2, "a resource is longer than 65536 bytes")
+
+
+def test_owners_take_little_memory(path: Path) -> None:
+    """What the writer remembers of programs does not grow with the length of what they say of themselves."""
+    requests = [traces(span(number), service=f"{number:03}" + "s" * 60_000) for number in range(1, 101)]
+    batches = [traces_batch(request) for request in requests]
+    writer = Writer(path)
+    writer.start()
+    writer.submit(batches[0]).result(timeout=20)
+    tracemalloc.start()
+    while batches:
+        writer.submit(batches.pop()).result(timeout=20)
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert writer.close(timeout=20)
+
+    assert held < 1 << 20
