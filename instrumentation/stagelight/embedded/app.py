@@ -29,7 +29,7 @@ def http_app(intake: Intake, access: Access, source_factory: Callable[[], Source
         access: who may talk to the server.
         source_factory: opens what the pages read; called by the pages.
     """
-    return Gate(_Router(intake, source_factory), access)
+    return Gate(_Router(intake, source_factory), access, form_timeout_s=intake.limits.header_timeout_s)
 
 
 class _Router:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import html
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, urlencode
 
 from stagelight.embedded.access import COOKIE, Access
 from stagelight.embedded.answers import OTLP_PREFIX, header, send_answer, send_refusal
-from stagelight.embedded.refusal import Malformed, MethodNotAllowed, Refused, TooLarge, Unauthenticated
+from stagelight.embedded.refusal import Malformed, MethodNotAllowed, Refused, TimedOut, TooLarge, Unauthenticated
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
@@ -67,9 +68,11 @@ class Gate:
     Args:
         app: what lies behind.
         access: the rules.
+        form_timeout_s: time in which a browser must have sent the login form.
     """
 
-    def __init__(self, app: ASGIApp, access: Access) -> None:
+    def __init__(self, app: ASGIApp, access: Access, *, form_timeout_s: float = 10.0) -> None:
+        self._form_timeout_s = form_timeout_s
         self._app = app
         self._access = access
 
@@ -124,7 +127,11 @@ class Gate:
         elif scope["method"] == "GET":
             await _send_login(send, "/", "")
         elif scope["method"] == "POST":
-            form = await _form(receive)
+            try:
+                async with asyncio.timeout(self._form_timeout_s):
+                    form = await _form(receive)
+            except TimeoutError:
+                raise TimedOut(f"the form was not complete after {self._form_timeout_s:g} s") from None
             target = _own_path(form.get("next", "/"))
             if self._access.is_token(form.get("token", "").strip()):
                 await self._welcome(send, target)

@@ -58,6 +58,14 @@ class Limits:
     """Requests that may wait for the writer."""
     body_timeout_s: float = 30.0
     """Time in which a client must have sent its whole request."""
+    connections: int = 512
+    """HTTP connections open at one time; further ones are answered with 503 and closed."""
+    rpcs: int = 128
+    """gRPC requests under way at one time; further ones are answered with RESOURCE_EXHAUSTED."""
+    header_bytes: int = 64 << 10
+    """Largest header of an HTTP request."""
+    header_timeout_s: float = 10.0
+    """Time in which a client must have sent the header of its request."""
     grace_s: float = 5.0
     """Time that requests under way get to finish when the server stops."""
 

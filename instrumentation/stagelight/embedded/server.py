@@ -158,6 +158,7 @@ def _http_server(app: ASGIApp, options: ServerOptions) -> Any:
     import uvicorn
 
     from stagelight.embedded.answers import SECURITY_HEADERS
+    from stagelight.embedded.connections import protocol
 
     class HttpServer(uvicorn.Server):
         """Says when it listens, and leaves the signals to us."""
@@ -178,7 +179,7 @@ def _http_server(app: ASGIApp, options: ServerOptions) -> Any:
         uvicorn.Config(
             app,
             loop="asyncio",
-            http="httptools",
+            http=protocol(options.limits),
             ws="none",
             lifespan="off",
             log_config=None,
