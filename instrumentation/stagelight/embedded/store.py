@@ -63,6 +63,7 @@ def open_writable(path: Path, *, synchronous: Synchronous = "NORMAL") -> sqlite3
     connection = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
     try:
         version = _version(connection, path, may_be_new=True)
+        _make_private(path)
         if version == 0:
             # Only before the first table can the kind of vacuum be chosen.
             connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
@@ -120,11 +121,21 @@ def _create(path: Path) -> None:
             path.parent.parent.mkdir(parents=True, exist_ok=True)
             path.parent.mkdir(mode=0o700, exist_ok=True)
         os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-        if path.stat().st_mode & 0o077:
-            path.chmod(0o600)
     except OSError as error:
         reason = error.strerror or str(error)
         raise StoreError(f"cannot write {path}: {reason}; name another file or fix its rights") from error
+
+
+def _make_private(path: Path) -> None:
+    """Take the rights of others from a file that is known to be ours, and from what SQLite has made beside it."""
+    for file in (path, path.with_name(f"{path.name}-wal"), path.with_name(f"{path.name}-shm")):
+        try:
+            if file.stat().st_mode & 0o077:
+                file.chmod(0o600)
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise StoreError(f"cannot make {file} private: {error.strerror}; name another file") from error
 
 
 def _version(connection: sqlite3.Connection, path: Path, *, may_be_new: bool) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import stat
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -195,3 +196,20 @@ def test_columns_and_tables_agree(path: Path) -> None:
         found = {row[1] for row in connection.execute(f"PRAGMA table_info({table})")}
         assert found - {"id"} == set(columns), table
     connection.close()
+
+
+def test_foreign_files_keep_their_mode(tmp_path: Path) -> None:
+    """A file that turns out not to be ours is refused as it is, also behind a link."""
+    text, database, link = tmp_path / "notes.txt", tmp_path / "other.db", tmp_path / "link.db"
+    text.write_text("a diary, more than the header of a database long " * 10)
+    with closing(sqlite3.connect(database)) as connection, connection:
+        connection.execute("CREATE TABLE diary (day TEXT)")
+    link.symlink_to(text)
+    for file in (text, database):
+        file.chmod(0o644)
+
+    for path in (text, database, link):
+        with pytest.raises(StoreError):
+            open_writable(path)
+
+    assert [stat.S_IMODE(file.stat().st_mode) for file in (text, database)] == [0o644, 0o644]
