@@ -5,15 +5,21 @@ from __future__ import annotations
 import hashlib
 import hmac
 import ipaddress
+import secrets
 import socket
+import time
 from urllib.parse import urlsplit
 
 from stagelight.embedded.options import ServerOptions, is_loopback
 from stagelight.embedded.refusal import Forbidden, Malformed, Misdirected, Unauthenticated
 
-__all__ = ["COOKIE", "Access"]
+__all__ = ["COOKIE", "SESSION_S", "Access"]
 
 COOKIE = "stagelight_session"
+SESSION_S = 12 * 3600
+"""How long a login lasts, seconds; a restart of the server ends it too."""
+
+_MOST_SESSIONS = 1_000  # beyond it the oldest login ends
 
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
@@ -31,6 +37,7 @@ class Access:
         names = {"localhost", options.host.strip("[]"), *options.allowed_hosts}
         if self._is_remote:
             names.add(socket.gethostname())
+        self._sessions: dict[bytes, float] = {}  # digest of the cookie's value -> when it ends, oldest first
         self._names = frozenset(name.lower().rstrip(".") for name in names)
 
     @property
@@ -38,10 +45,13 @@ class Access:
         """Whether requests must carry the token."""
         return self._token is not None
 
-    @property
-    def session(self) -> str:
-        """The cookie's value after a login: shows that the token was known, without containing it."""
-        return hmac.new((self._token or "").encode(), b"stagelight session v1", hashlib.sha256).hexdigest()
+    def log_in(self) -> str:
+        """Begin a session: a new random value for the cookie."""
+        session = secrets.token_urlsafe(32)
+        while len(self._sessions) >= _MOST_SESSIONS:
+            del self._sessions[next(iter(self._sessions))]
+        self._sessions[_digest(session)] = time.monotonic() + SESSION_S
+        return session
 
     def check_host(self, hosts: list[str]) -> None:
         """Refuse a request that was addressed to another name.
@@ -86,11 +96,11 @@ class Access:
         return self._token is not None and hmac.compare_digest(candidate.encode(), self._token.encode())
 
     def is_session(self, cookie_header: str) -> bool:
-        """Whether a Cookie header shows a login."""
+        """Whether a Cookie header shows a login that has not ended."""
         for item in cookie_header.split(";"):
             name, _, value = item.strip().partition("=")
-            if name == COOKIE and hmac.compare_digest(value.encode(), self.session.encode()):
-                return self.needs_token
+            if name == COOKIE and self._sessions.get(_digest(value), 0.0) > time.monotonic():
+                return True
         return False
 
     def check_bearer(self, authorization: str | None) -> None:
@@ -106,6 +116,11 @@ class Access:
             raise Unauthenticated("this server needs a token: send the header 'Authorization: Bearer <token>'")
         if not self.is_token(candidate.strip()):
             raise Unauthenticated("the token of the Authorization header is wrong")
+
+
+def _digest(session: str) -> bytes:
+    """What is looked up instead of the value, so that the time a look-up takes says nothing about known values."""
+    return hashlib.sha256(session.encode()).digest()
 
 
 def _hostname(host: str) -> str:

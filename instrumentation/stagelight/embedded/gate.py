@@ -7,7 +7,7 @@ import html
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, urlencode
 
-from stagelight.embedded.access import COOKIE, Access
+from stagelight.embedded.access import COOKIE, SESSION_S, Access
 from stagelight.embedded.answers import OTLP_PREFIX, header, send_answer, send_refusal
 from stagelight.embedded.refusal import Malformed, MethodNotAllowed, Refused, TimedOut, TooLarge, Unauthenticated
 
@@ -141,7 +141,7 @@ class Gate:
             raise MethodNotAllowed(f"{_LOGIN_PATH} takes GET and POST, not {scope['method'][:20]}")
 
     async def _welcome(self, send: Send, target: str) -> None:
-        cookie = f"{COOKIE}={self._access.session}; Path=/; HttpOnly; SameSite=Strict"
+        cookie = f"{COOKIE}={self._access.log_in()}; Path=/; Max-Age={SESSION_S}; HttpOnly; SameSite=Strict"
         headers = [("location", target), ("set-cookie", cookie), _NO_STORE]
         await send_answer(send, 303, "text/plain; charset=utf-8", b"", headers=headers)
 

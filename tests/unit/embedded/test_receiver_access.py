@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
-from stagelight.embedded.access import COOKIE, Access
+from stagelight.embedded.access import COOKIE, SESSION_S, Access
 from stagelight.embedded.options import Addresses, InvalidOptions, Limits, ServerOptions, is_loopback
 from stagelight.embedded.refusal import Forbidden, Misdirected, Refused, Unauthenticated
 
@@ -170,15 +171,35 @@ def test_right_bearer() -> None:
 
 
 def test_session() -> None:
-    """The cookie shows a login without containing the token, and only for the same token."""
+    """Each login has a random cookie of its own, without the token, known to the server that gave it only."""
     guarded = access(token=TOKEN)
-    cookie = f"other=1; {COOKIE}={guarded.session}"
+    first, second = guarded.log_in(), guarded.log_in()
+    cookie = f"other=1; {COOKIE}={first}"
 
     assert TOKEN not in cookie
+    assert first != second
     assert guarded.is_session(cookie)
+    assert guarded.is_session(f"{COOKIE}={second}")
     assert not guarded.is_session(f"{COOKIE}={TOKEN}")
-    assert not access(token=TOKEN + "2").is_session(cookie)
-    assert not access().is_session(f"{COOKIE}={access().session}")
+    assert not guarded.is_session(f"{COOKIE}=")
+    assert not access(token=TOKEN).is_session(cookie)
+    assert not access().is_session(cookie)
+
+
+def test_session_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A login lasts 12 hours; of very many the oldest end."""
+    guarded = access(token=TOKEN)
+    cookie = f"{COOKIE}={guarded.log_in()}"
+    began = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: began + SESSION_S - 60)
+    before = guarded.is_session(cookie)
+    monkeypatch.setattr(time, "monotonic", lambda: began + SESSION_S + 60)
+    after = guarded.is_session(cookie)
+    old = f"{COOKIE}={guarded.log_in()}"
+    recent = [f"{COOKIE}={guarded.log_in()}" for _ in range(1_000)]
+
+    assert (before, after, guarded.is_session(old)) == (True, False, False)
+    assert all(map(guarded.is_session, recent))
 
 
 def test_addresses() -> None:

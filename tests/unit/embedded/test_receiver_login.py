@@ -69,7 +69,7 @@ def test_login_by_form(addresses: Addresses) -> None:
 
     assert (answer.status, answer.headers["location"]) == (303, "/turns/abc?x=1")
     assert (page.status, b'name="next"' in page.body) == (200, False)
-    assert cookie.split("; ")[1:] == ["Path=/", "HttpOnly", "SameSite=Strict"]
+    assert cookie.split("; ")[1:] == ["Path=/", "Max-Age=43200", "HttpOnly", "SameSite=Strict"]
     assert TOKEN not in cookie
     assert inside.status == LET_IN
 
