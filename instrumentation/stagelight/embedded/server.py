@@ -135,7 +135,8 @@ def _resolve(host: str) -> tuple[socket.AddressFamily, str]:
 
 def _listener(family: socket.AddressFamily, address: str, port: int, protocol: str) -> socket.socket:
     """A bound TCP socket, not yet listening."""
-    listener = socket.socket(family, socket.SOCK_STREAM)
+    # With the protocol named, asyncio sends small answers at once (TCP_NODELAY).
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((address, port))

@@ -30,6 +30,7 @@ from receiving import (
 )
 from stagelight.embedded.background import EmbeddedServer
 from stagelight.embedded.options import Addresses
+from stagelight.embedded.server import _listener
 
 SIGNALS = {"traces": spans, "logs": logs, "metrics": metrics}
 EMPTY: dict[str, str] = {}
@@ -269,3 +270,9 @@ def test_not_http(addresses: Addresses, garbage: bytes) -> None:
 
     assert answer == b"" or answer.startswith(b"HTTP/1.1 4")
     assert works(addresses)
+
+
+def test_small_answers_are_not_held_back() -> None:
+    """The listening socket names its protocol: only then does asyncio send small answers at once."""
+    with _listener(socket.AF_INET, "127.0.0.1", 0, "HTTP") as listener:
+        assert listener.proto == socket.IPPROTO_TCP
