@@ -15,6 +15,8 @@ from opentelemetry.instrumentation.instrumentor import (  # type: ignore[attr-de
 )
 from opentelemetry.instrumentation.utils import is_instrumentation_enabled
 
+from stagelight.integrations._wrapped import wrapped_function
+
 __all__ = ["Instrumentor", "Target", "Wrapper"]
 
 Wrapper = Callable[[Callable[..., Any], Any, tuple[Any, ...], dict[str, Any]], Any]
@@ -105,8 +107,6 @@ class Instrumentor(BaseInstrumentor):  # type: ignore[misc]  # the base class is
                     self._wrap(module, target)
 
     def _wrap(self, module: ModuleType, target: Target) -> None:
-        import wrapt
-
         class_name, _, name = target.path.rpartition(".")
         owner = getattr(module, class_name, None)
         original = vars(owner).get(name) if owner is not None else None
@@ -114,7 +114,7 @@ class Instrumentor(BaseInstrumentor):  # type: ignore[misc]  # the base class is
             return
         is_async = inspect.iscoroutinefunction(original)
         around = (target.around_async if is_async else None) or target.around
-        wrapper = wrapt.FunctionWrapper(original, self._while_on(around))
+        wrapper = wrapped_function(owner, name, self._while_on(around))
         setattr(owner, name, wrapper)
         self._patches.append(_Patch(owner, name, original, wrapper))
 
