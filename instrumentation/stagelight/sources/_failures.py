@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 from stagelight.conventions import attributes as names
 from stagelight.conventions import values
 from stagelight.sources.model import UNKNOWN_KEY, ErrorRow, Window
 
-__all__ = ["Origin", "error_rows", "origins"]
+__all__ = ["Origin", "error_rows", "origins", "origins_of_trace"]
 
 # A vector database's name is no promoted column; failed spans are few enough to look into their JSON, where it
 # may be anything.
@@ -17,12 +18,16 @@ _FAILED: Final = f"""
 SELECT trace_id, span_id, parent_id, start_ns, stage,
   coalesce(provider, CASE json_type(attributes, '$."{names.DB_SYSTEM_NAME}"') WHEN 'text'
     THEN json_extract(attributes, '$."{names.DB_SYSTEM_NAME}"') END) AS provider, model, error_type, outcome
-FROM spans AS span INDEXED BY spans_failed WHERE failed = 1 AND start_ns >= ? AND start_ns < ?
+FROM spans AS span {{index}} WHERE failed = 1 AND {{condition}}
   AND NOT (stage IS NULL AND EXISTS (
     SELECT 1 FROM spans AS turn
     WHERE turn.trace_id = span.trace_id AND turn.stage = '{values.Stage.TURN}' AND turn.failed = 0))
 ORDER BY start_ns
 """  # noqa: S608 (our own names)
+
+
+_OF_WINDOW: Final = _FAILED.format(index="INDEXED BY spans_failed", condition="start_ns >= ? AND start_ns < ?")
+_OF_TRACE: Final = _FAILED.format(index="", condition="trace_id = ?")
 
 
 class Origin(NamedTuple):
@@ -45,7 +50,16 @@ def origins(connection: sqlite3.Connection, window: Window) -> list[Origin]:
     A span counts when it has a stage or is a root, and no such span below it failed in an unbroken chain of failures.
     The server's span around a turn that did not fail is no failure: the caller hung up, and the turn says so.
     """
-    failed = [Origin(*row) for row in connection.execute(_FAILED, (window.since_ns, window.until_ns))]
+    return _origins(Origin(*row) for row in connection.execute(_OF_WINDOW, (window.since_ns, window.until_ns)))
+
+
+def origins_of_trace(connection: sqlite3.Connection, trace_id: bytes) -> list[Origin]:
+    """Failures of one trace in order of time, by the same rules."""
+    return _origins(Origin(*row) for row in connection.execute(_OF_TRACE, (trace_id,)))
+
+
+def _origins(spans: Iterable[Origin]) -> list[Origin]:
+    failed = list(spans)
     by_id = {(span.trace_id, span.span_id): span for span in failed}
     caused: set[tuple[bytes, bytes]] = set()
     for span in failed:

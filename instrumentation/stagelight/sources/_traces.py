@@ -6,6 +6,7 @@ import re
 import sqlite3
 from typing import Final
 
+from stagelight.sources._failures import origins_of_trace
 from stagelight.sources._ledger import exact_sum, ledger_rows
 from stagelight.sources._rows import log_rows, span_rows
 from stagelight.sources._turns import turns_of_trace
@@ -72,7 +73,7 @@ def trace_rows(connection: sqlite3.Connection, window: Window, limit: int) -> li
 
 
 def _trace_row(connection: sqlite3.Connection, trace_id: bytes) -> TraceRow:
-    spans, errors, start_ns, end_ns = connection.execute(
+    spans, failed, start_ns, end_ns = connection.execute(
         "SELECT count(*), sum(failed), min(start_ns), max(start_ns + duration_ns) FROM spans WHERE trace_id = ?",
         (trace_id,),
     ).fetchone()
@@ -91,7 +92,7 @@ def _trace_row(connection: sqlite3.Connection, trace_id: bytes) -> TraceRow:
         start_ns=start_ns,
         duration_ns=int(end_ns) - start_ns,
         spans=spans,
-        errors=errors,
+        errors=len(origins_of_trace(connection, trace_id)) if failed else 0,
         cost=exact_sum(amount for (amount,) in amounts) if amounts else None,
     )
 

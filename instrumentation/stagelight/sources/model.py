@@ -216,7 +216,7 @@ class TraceRow:
     """From the first start to the last end."""
     spans: int
     errors: int
-    """Spans that failed."""
+    """Failures, counted where they arose: an error that passes through five spans is one."""
     cost: Decimal | None
     """Sum over the ledger; ``None`` when no call of the trace has a price."""
 

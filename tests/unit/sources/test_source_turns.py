@@ -90,11 +90,11 @@ def test_turns_by_order_limit_and_window(source: Source) -> None:
 
 
 def test_traces_are_listed_with_or_without_turns(source: Source) -> None:
-    """Newest first, with the sum of their ledger; no price is no amount."""
+    """Newest first, with the sum of their ledger and errors counted where they arose; no price is no amount."""
     assert source.traces(ALL) == [
         TraceRow(TRACE + "4", "job", "app", T0 + 30 * S, S, 1, 1, None),
         TraceRow(TRACE + "3", "span 1", "app", T0 + 20 * S, 4 * S, 1, 0, None),
-        TraceRow(TRACE + "2", "invoke_workflow answer", "app", T0 + 10 * S, 2 * S, 4, 4, Decimal("1E-7")),
+        TraceRow(TRACE + "2", "invoke_workflow answer", "app", T0 + 10 * S, 2 * S, 4, 1, Decimal("1E-7")),
         TraceRow(TRACE + "1", "POST /ask", "app", T0, 5 * S, 6, 0, Decimal("0.3")),
     ]
     assert [row.trace_id for row in source.traces(ALL, 2)] == [TRACE + "4", TRACE + "3"]
