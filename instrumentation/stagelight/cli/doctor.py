@@ -23,12 +23,12 @@ from stagelight.cli.failures import CommandError, ExitCode
 from stagelight.cli.options import SOURCE_VARIABLE, opened_source
 from stagelight.cli.output import BAD, DIM, STRONG, WARN, Cell, Screen
 from stagelight.cli.prices import load_prices
-from stagelight.cli.reading import print_json
+from stagelight.cli.reading import contents, print_json
 from stagelight.cli.up import TOKEN_VARIABLE
 from stagelight.cli.variables import shown_endpoint, shown_hosts, unknown, wrong
 from stagelight.conventions import attributes as names
 from stagelight.embedded.options import GRPC_PORT, HTTP_PORT, is_loopback
-from stagelight.sources.format import ago, count, counted
+from stagelight.sources.format import ago, counted
 from stagelight.sources.model import SourceUnavailable
 
 __all__ = ["Finding", "add_arguments", "run"]
@@ -172,7 +172,6 @@ def _database(args: argparse.Namespace) -> Iterator[Finding]:
         held = source.describe()
     finally:
         source.close()
-    kept = f"{count(held.spans)} spans, {count(held.usage)} usage records, {count(held.logs)} log lines"
     size = f"{held.size_bytes / (1 << 20):,.1f} MiB"
     if held.newest_ns is None:
         yield Finding(
@@ -180,7 +179,7 @@ def _database(args: argparse.Namespace) -> Iterator[Finding]:
         )
     else:
         newest = ago(held.newest_ns, time.time_ns())
-        yield Finding("database", "ok", f"{held.location}: {kept}, {size}, newest {newest}")
+        yield Finding("database", "ok", f"{held.location}: {contents(held)}, {size}, newest {newest}")
 
 
 def _server() -> Iterator[Finding]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 import unicodedata
@@ -100,14 +101,15 @@ class Screen:
         return clock(moment_ns, utc) if utc or not self.is_terminal else ago(moment_ns, time.time_ns())
 
     def line(self, *parts: Content) -> None:
-        """Print pieces of text as one line, broken by the terminal where it is too long."""
+        """Print pieces of text as one line; one too long for the terminal goes on below its first word.
+
+        A word that is longer than the terminal is wide is left to the terminal, so that it can be copied whole.
+        """
         cells = tuple(cell for part in parts for cell in _safe(part))
         if self._console is None:
             print(_text(cells).rstrip())
         else:
-            text = _styled(cells)
-            text.rstrip()
-            self._console.print(text, soft_wrap=True)
+            _print_wrapped(self._console, _styled(cells))
 
     def table(
         self, columns: Sequence[Column], rows: Sequence[Sequence[Content]], total: Sequence[Content] | None = None
@@ -178,6 +180,27 @@ def _styled(cells: Iterable[Cell]) -> Text:
     from rich.text import Text
 
     return Text.assemble(*((cell.text, cell.style) for cell in cells))
+
+
+def _print_wrapped(console: Console, text: Text) -> None:
+    text.rstrip()
+    margin = min(len(text.plain) - len(text.plain.lstrip()), console.width // 2)
+    text = text[margin:]
+    for line in text.divide(_breaks(text.plain, console.width - margin)):
+        line.rstrip()
+        line.pad_left(margin)
+        console.print(line, soft_wrap=True)
+
+
+def _breaks(text: str, width: int) -> list[int]:
+    """Where lines of at most ``width`` begin, but the first: at words, of which none is cut."""
+    breaks, used = [], 0
+    for word in re.finditer(r"\S+\s*", text):
+        if used and used + cell_width(word[0].rstrip()) > width:
+            breaks.append(word.start())
+            used = 0
+        used += cell_width(word[0])
+    return breaks
 
 
 def _pad(text: str, width: int, *, right: bool) -> str:

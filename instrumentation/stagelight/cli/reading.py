@@ -13,10 +13,19 @@ from typing import Any, TypeAlias
 
 from stagelight.cli.options import opened_source
 from stagelight.cli.output import DIM, Cell, Screen
-from stagelight.sources.format import clock, count
-from stagelight.sources.model import Source, Window
+from stagelight.sources.format import clock, count, counted
+from stagelight.sources.model import Description, Source, Window
 
-__all__ = ["Json", "json_value", "print_json", "reading", "say_nothing_found", "window_document"]
+__all__ = [
+    "Json",
+    "contents",
+    "json_value",
+    "more_than",
+    "print_json",
+    "reading",
+    "say_nothing_found",
+    "window_document",
+]
 
 Json: TypeAlias = "str | int | float | bool | Sequence[Json] | Mapping[str, Json] | None"
 
@@ -87,5 +96,15 @@ def say_nothing_found(source: Source, args: argparse.Namespace, window: Window, 
         screen.line(f"The database has data from {oldest} to {newest}: widen the range, `--since all`.")
     else:
         screen.line(advice)
-    kept = f"{count(held.spans)} spans, {count(held.usage)} usage records, {count(held.logs)} log lines"
-    screen.line(Cell(f"{held.location}: {kept}", DIM))
+    screen.line(Cell(f"{held.location}: {contents(held)}", DIM))
+
+
+def contents(held: Description) -> str:
+    """How much a source holds, in words."""
+    return f"{counted(held.spans, 'span')}, {counted(held.usage, 'usage record')}, {counted(held.logs, 'log line')}"
+
+
+def more_than(shown: int, order: str) -> str:
+    """The sentence below a list that has more rows than were asked for, in words."""
+    these = f"These are the {order} {count(shown)}" if shown != 1 else f"This is the {order} one"
+    return f"{these}; --limit shows more."

@@ -7,7 +7,7 @@ import argparse
 from stagelight.cli.failures import ExitCode
 from stagelight.cli.options import add_reading_flags, window
 from stagelight.cli.output import BAD, DIM, Cell, Column, Content, Screen
-from stagelight.cli.reading import print_json, reading, say_nothing_found, window_document
+from stagelight.cli.reading import more_than, print_json, reading, say_nothing_found, window_document
 from stagelight.sources.format import count, duration, money, money_places
 from stagelight.sources.model import TraceRow
 
@@ -70,4 +70,4 @@ def _print(rows: list[TraceRow], *, utc: bool, more: bool) -> None:
     ]
     screen.table(columns, lines)
     if more:
-        screen.line(Cell(f"These are the newest {len(rows)}; --limit shows more.", DIM))
+        screen.line(Cell(more_than(len(rows), "newest"), DIM))

@@ -8,7 +8,7 @@ from stagelight.cli.bars import OTHER, STAGE_LETTERS, turn_bar
 from stagelight.cli.failures import CommandError, ExitCode
 from stagelight.cli.options import add_reading_flags, positive, window
 from stagelight.cli.output import BAD, DIM, STAGE_STYLES, WARN, Cell, Column, Content, Screen
-from stagelight.cli.reading import json_value, print_json, reading, say_nothing_found, window_document
+from stagelight.cli.reading import json_value, more_than, print_json, reading, say_nothing_found, window_document
 from stagelight.cli.waterfall import draw
 from stagelight.sources.format import UNKNOWN, count, duration, money, money_places
 from stagelight.sources.model import Source, TurnRow
@@ -82,7 +82,7 @@ def _list(args: argparse.Namespace) -> int:
         elif rows:
             _print(shown, utc=args.utc)
             if len(rows) > limit:
-                Screen().line(Cell(f"These are the {order} {limit}; --limit shows more.", DIM))
+                Screen().line(Cell(more_than(limit, order), DIM))
         else:
             advice = (
                 "There is telemetry without turns: `stagelight traces` lists it; "
@@ -96,13 +96,13 @@ def _print(rows: list[TurnRow], *, utc: bool) -> None:
     screen = Screen()
     places = money_places(row.cost for row in rows)
     columns = [
-        Column("trace", prefix=12),
-        Column("started", spare=2),
+        Column("trace", prefix=8),
+        Column("started", spare=3),
         Column("turn", wrap=12),
         Column("feature", wrap=12, spare=6),
-        Column("stages", spare=3),
+        Column("stages", spare=1),
         Column("calls", right=True, spare=5),
-        Column("first token", right=True, spare=1),
+        Column("first token", right=True, spare=2),
         Column("first audio", right=True, spare=4),
         Column("took", right=True),
         Column("cost USD", right=True),

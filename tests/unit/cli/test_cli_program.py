@@ -187,6 +187,54 @@ def test_a_terminal_gets_colour_and_its_own_width(columns: int, scene: Path) -> 
     assert ("left out on" in plain) == (columns < 160)
 
 
+def test_long_lines_are_broken_at_spaces(tmp_path: Path) -> None:
+    """No word of advice is cut in two, and a pipe gets the same words."""
+    store(tmp_path / "empty.db")
+    words = ("turns", *DAY, "--source", str(tmp_path / "empty.db"))
+    advice = SGR.sub("", in_terminal(80, *words)).splitlines()
+    plain = run_piped(*words)
+
+    assert " ".join(advice).split() == plain.split()
+    assert len(advice) > 3
+    assert all(len(line) <= 80 or " " not in line for line in advice)
+
+
+def run_piped(*words: str) -> str:
+    """What a command writes into a pipe."""
+    return subprocess.run([*PROGRAM, *words], capture_output=True, text=True, check=True, timeout=30).stdout
+
+
+@pytest.mark.parametrize("width", [20, 40])
+def test_a_broken_line_keeps_its_margin_and_its_long_words(width: int) -> None:
+    """What follows stands below the line's first word; a word longer than the terminal is not cut."""
+    address = "http://127.0.0.1:4318/" + "x" * 40
+    script = (
+        "from stagelight.cli.output import Cell, Screen\n"
+        f"Screen().line(Cell('    -> ', 'dim'), 'see what is written at {address} please')\n"
+        "Screen().line('')\n"
+        "Screen().line('a  b')\n"
+    )
+    lines = SGR.sub("", in_terminal(width, program=(sys.executable, "-c", script))).splitlines()
+
+    assert [line.strip() for line in lines[-2:]] == ["", "a  b"]
+    assert all(line.startswith("    ") for line in lines[:-2])
+    assert " ".join(lines[:-2]).split() == ["->", "see", "what", "is", "written", "at", address, "please"]
+    assert max(len(line) for line in lines if address not in line) <= width
+
+
+@pytest.mark.parametrize(("columns", "left_out"), [(200, set()), (80, {"started", "calls", "feature", "status"})])
+def test_turns_on_a_narrow_terminal_keep_their_stages(columns: int, left_out: set[str], scene: Path) -> None:
+    """Where the time went is what the list is for: when a turn started gives way to it."""
+    shown = SGR.sub("", in_terminal(columns, "turns", *DAY, "--source", str(scene)))
+    named = re.search(r"left out on \d+ columns: (.*?)\nstages: ", shown, re.DOTALL)
+    titles = set() if named is None else set(named[1].replace("\n", " ").split(", "))
+
+    assert left_out <= titles
+    assert not {"stages", "trace", "turn", "took", "cost USD", "outcome"} & titles
+    assert "stages: " in shown
+    assert max(map(len, shown.splitlines())) <= columns
+
+
 def test_a_terminal_without_rich_gets_plain_text(scene: Path) -> None:
     """Without the extra the tables are plain, the answer is the same."""
     script = "import sys; sys.modules['rich'] = None; from stagelight.cli import main; sys.exit(main(sys.argv[1:]))"

@@ -139,6 +139,32 @@ def test_data_outside_the_range_is_pointed_at(verb: str, run: Run, scene: Path) 
     ]
 
 
+def test_one_of_a_thing_is_singular(run: Run, tmp_path: Path) -> None:
+    """A database with one span does not have "1 spans"."""
+    path = tmp_path / "one.db"
+    store(path, traces(span(1)), logs(record("hello"), usage()), retention=KEEP)
+
+    outside = run("turns", "--since", "1h", "--source", path).out
+    doctor = run("doctor", "--source", path).out
+
+    assert f"{path}: 1 span, 1 usage record, 1 log line\n" in outside
+    assert f"{path}: 1 span, 1 usage record, 1 log line, " in doctor
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("turns", "--limit", "1"), "This is the newest one; --limit shows more."),
+        (("turns", "--limit", "2"), "These are the newest 2; --limit shows more."),
+        (("turns", "--limit", "2", "--slowest"), "These are the slowest 2; --limit shows more."),
+        (("traces", "--limit", "1"), "This is the newest one; --limit shows more."),
+    ],
+)
+def test_a_list_that_goes_on_says_so(words: tuple[str, ...], sentence: str, run: Run, scene: Path) -> None:
+    """Of one row it is said in the singular."""
+    assert run(*words, *DAY, "--source", scene).out.splitlines()[-1] == sentence
+
+
 @pytest.mark.parametrize("verb", ["turns", "cost", "latency", "errors", "traces"])
 def test_an_empty_database_says_what_to_do(verb: str, run: Run, tmp_path: Path) -> None:
     """Nothing was received yet: the answer is the next step, and no failure."""
