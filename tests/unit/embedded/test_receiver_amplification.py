@@ -52,7 +52,7 @@ def test_empty_entries(body: bytes, reason: str) -> None:
     with pytest.raises(TooLarge, match=reason):
         TRACES.batch(body, "protobuf")
 
-    assert time.perf_counter() - began < 2
+    assert time.perf_counter() - began < 20
 
 
 def test_empty_buckets() -> None:
@@ -67,7 +67,7 @@ def test_many_objects_in_json() -> None:
     with pytest.raises(TooLarge, match="1000000 objects and lists"):
         TRACES.batch(b'{"resourceSpans":[' + b"{}," * 1_000_000 + b"{}]}", "json")
 
-    assert time.perf_counter() - began < 0.5
+    assert time.perf_counter() - began < 5
 
 
 def test_largest_honest_requests() -> None:

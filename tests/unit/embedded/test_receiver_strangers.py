@@ -55,7 +55,7 @@ def test_header(strict: Addresses, case: str) -> None:
     began = time.monotonic()
     answer = conversation(strict, sent)
 
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 10
     assert status in answer or (answer == b"" and b"431" in status)
     assert works(strict)
 

@@ -99,7 +99,7 @@ def test_a_hung_push_does_not_hold_up_a_flush(pushing: Pushing) -> None:
     began = time.monotonic()
     assert not pushing.reader.force_flush(100)
     assert not pushing.reader.force_flush(100)
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 5
     pushing.exporter.open.set()
     assert pushing.reader.force_flush(5000)
 
@@ -190,7 +190,7 @@ def test_a_fork_does_not_wait_for_ever(pushing: Pushing) -> None:
     pushing.reader._stand_still()
     pushing.reader._go_on()
 
-    assert 0.9 < time.monotonic() - began < 2
+    assert 0.9 < time.monotonic() - began < 6
     release.set()
     thread.join()
 
