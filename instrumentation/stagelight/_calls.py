@@ -365,5 +365,6 @@ def _first_call(instruments: Any, stage: Stage, request: Request, identity: Iden
 
 def current_call(context: Context | None = None) -> Call | None:
     """The innermost call that has not ended; a turn begun inside a call hides it."""
-    call = otel_context.get_value(CALL_KEY, context)
+    found = otel_context.get_value(CALL_KEY, context)
+    call = found[0]() if isinstance(found, tuple) else None
     return call if isinstance(call, Call) and call.live else None

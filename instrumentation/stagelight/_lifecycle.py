@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from concurrent.futures import CancelledError as FutureCancelledError
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
+from weakref import ref
 
 from opentelemetry import context as otel_context
 from opentelemetry.context import Context
@@ -31,7 +32,7 @@ __all__ = ["CALL_KEY", "TURN_KEY", "Attachment", "Scope", "end_span", "error_typ
 
 CALL_KEY = otel_context.create_key("stagelight.call")
 TURN_KEY = otel_context.create_key("stagelight.turn")
-"""Where the innermost call and turn stand in a context."""
+"""Where the innermost call and turn stand in a context: a weak reference, and what stood there before."""
 
 (_SPAN_KEY,) = set_span_in_context(INVALID_SPAN, Context())
 """Where OpenTelemetry keeps the current span in a context."""
@@ -141,7 +142,11 @@ class Scope(ABC):
         self._runtime = runtime = _runtime.current()
         self.start_ns = _clock.wall_ns()
         self.span = runtime.tracer.start_span(name, before, kind, attributes, start_time=self.start_ns)
-        self.context = Context({**before, _SPAN_KEY: self.span, key: self})  # one copy instead of two
+        # One copy instead of two. The reference is weak, so that an ended scope is freed at once and not by the garbage
+        # collector; while it runs, its block, its stream or the caller holds it.
+        self.context = Context(
+            {**before, _SPAN_KEY: self.span, key: (ref(self), before.get(key) if key is TURN_KEY else None)}
+        )
         self.start_s = self._until_s = _clock.seconds()
         self._started = True
 

@@ -274,6 +274,9 @@ def _inherit(own: Identity, outer: Identity) -> Identity:
 def current_turn(context: Context | None = None) -> Turn | None:
     """The innermost turn or job that has not ended."""
     found = otel_context.get_value(TURN_KEY, context)
-    while isinstance(found, Turn) and not found.live:
-        found = found.outer
-    return found if isinstance(found, Turn) else None
+    while isinstance(found, tuple):
+        reference, found = found
+        turn = reference()
+        if isinstance(turn, Turn) and turn.live:
+            return turn
+    return None

@@ -169,8 +169,10 @@ class HistogramSeries:
         with self.lock:
             self.counts[bucket] += 1
             self.total += value
-            self.lowest = min(self.lowest, value)
-            self.highest = max(self.highest, value)
+            if value < self.lowest:  # noqa: PLR1730 - three times as fast as min()
+                self.lowest = value
+            if value > self.highest:  # noqa: PLR1730
+                self.highest = value
             if self.measurements == "none":
                 return
             # Not the span: it would keep all its attributes alive until the next push.

@@ -50,7 +50,14 @@ def _weight(attributes: Any, depth: int = 0) -> int:
         return 0
     copy = getattr(attributes, "copy", None)  # a plain dict: the SDK's containers are slow to iterate
     values = (attributes if copy is None else copy()).values()
-    return sum([_VALUE_BYTES if type(value) in _SMALL else _value_size(value, depth) for value in values])
+    total = len(values) * _VALUE_BYTES
+    for value in values:
+        kind = type(value)
+        if kind is str:
+            total += len(value) if value.isascii() else 4 * len(value)
+        elif kind not in _SMALL:
+            total += _value_size(value, depth) - _VALUE_BYTES
+    return total
 
 
 def _span_size(span: ReadableSpan) -> int:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from decimal import Decimal
@@ -490,3 +492,44 @@ def test_a_turn_of_very_many_calls_does_not_hoard() -> None:
 
         assert 0 < waiting <= 1000
         assert captured.turn("answer").cost == Decimal("1.5")
+
+
+def test_an_ended_scope_is_freed_at_once() -> None:
+    """Contexts refer to calls and turns weakly: nothing waits for the garbage collector."""
+    gc.collect()
+    gc.disable()
+    try:
+        with capture() as captured:
+            with stagelight.turn("answer") as turn, stagelight.llm(provider="p", model="m") as call:
+                gone = weakref.ref(call), weakref.ref(turn)
+                call.usage(input_tokens=1)
+            del call, turn
+            captured.settle()
+            freed = [reference() for reference in gone]
+    finally:
+        gc.enable()
+
+    assert freed == [None, None]
+
+
+def test_a_task_that_outlives_an_inner_turn_finds_the_outer_one() -> None:
+    """The inner turn is ended and gone, but what stood in the context before it is still known."""
+
+    async def late(go: asyncio.Event) -> None:
+        await go.wait()
+        with stagelight.llm(provider="p", model="m") as call:
+            call.usage(input_tokens=1)
+
+    async def main() -> None:
+        go = asyncio.Event()
+        with stagelight.turn("outer"):
+            with stagelight.turn("inner"):
+                task = asyncio.create_task(late(go))
+            go.set()
+            await task
+
+    with capture() as captured:
+        asyncio.run(main())
+
+    assert captured.turn("outer").attributes[a.STAGELIGHT_TURN_CALLS] == 1
+    assert captured.turn("inner").attributes[a.STAGELIGHT_TURN_CALLS] == 0
