@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import importlib
+from functools import cache
+from importlib.metadata import entry_points
 from typing import Any
 
 from stagelight.facts import Response
 
-__all__ = ["READERS", "read"]
+__all__ = ["read"]
 
-READERS = {"openai": "stagelight.integrations.openai", "qdrant_client": "stagelight.integrations.qdrant"}
-"""Top-level package of a response's class -> the integration with a ``read(response) -> Response | None``."""
+
+@cache
+def _integrations() -> dict[str, str]:
+    """Module of the integration by the top-level package of its library; our entry points are the list."""
+    ours = (one for one in entry_points(group="opentelemetry_instrumentor") if one.name.startswith("stagelight-"))
+    return {one.load().distribution.replace("-", "_"): one.module for one in ours}
 
 
 def read(response: Any) -> Response | None:
     """The facts of a response, or ``None`` for one of no supported client."""
-    package = type(response).__module__.partition(".")[0]
-    if package not in READERS:
+    module = _integrations().get(type(response).__module__.partition(".")[0])
+    if module is None:
         return None
-    facts: Response | None = importlib.import_module(READERS[package]).read(response)
+    facts: Response | None = importlib.import_module(module).read(response)
     return facts
