@@ -7,11 +7,9 @@ when its block has exited and all its streams have ended, at the later of the tw
 
 from __future__ import annotations
 
-import asyncio
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from concurrent.futures import CancelledError as FutureCancelledError
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 from weakref import ref
@@ -39,7 +37,10 @@ TURN_KEY = otel_context.create_key("stagelight.turn")
 
 NANOSECONDS = 1_000_000_000
 
-_CANCELLATIONS = (asyncio.CancelledError, FutureCancelledError, KeyboardInterrupt, SystemExit)
+_INTERRUPTIONS = (KeyboardInterrupt, SystemExit)
+_CANCELLATIONS = frozenset({"CancelledError", "Cancelled"})
+"""Classes of asyncio, concurrent.futures and trio, by name, because importing asyncio takes about 10 ms."""
+
 _FAILURES: frozenset[Outcome] = frozenset({"error", "provider_aborted", "timeout"})
 """Outcomes that are errors of the call; a user pressing stop or a cancelled task is none."""
 _OTHER_ERROR = "_OTHER"  # what the conventions give an error whose class is not known
@@ -71,7 +72,7 @@ def outcome_of(error: BaseException, otherwise: Outcome = "error") -> Outcome:
     """
     if isinstance(error, GeneratorExit):
         return "client_abandoned"
-    if isinstance(error, _CANCELLATIONS):
+    if isinstance(error, _INTERRUPTIONS) or any(kind.__name__ in _CANCELLATIONS for kind in type(error).__mro__):
         return "cancelled"
     if isinstance(error, TimeoutError) or any("Timeout" in kind.__name__ for kind in type(error).__mro__):
         return "timeout"

@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry import metrics, trace
@@ -191,6 +190,8 @@ def _host_logger() -> _runtime.EventSink:
 
 def _instrument() -> tuple[str, ...]:
     """Instrument threads and every installed client that has an entry point of ours."""
+    from importlib.metadata import entry_points
+
     from opentelemetry.instrumentation.threading import ThreadingInstrumentor
 
     if not ThreadingInstrumentor().is_instrumented_by_opentelemetry:
