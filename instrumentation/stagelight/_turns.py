@@ -8,6 +8,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable
 from decimal import Decimal
+from functools import partial
 from typing import Any, Literal, NamedTuple, TypeVar, cast
 
 from opentelemetry import context as otel_context
@@ -208,6 +209,12 @@ class Turn(Scope):
                 return
             bill(self.identity)
 
+    def __del__(self) -> None:
+        """A turn that was started and dropped without an end: what its calls cost is billed all the same."""
+        unbilled = getattr(self, "_unbilled", None)
+        if unbilled and self.of_this_process:
+            self.aside(partial(_bill_all, list(unbilled), self.identity))
+
     # end
 
     def _record(self, end_s: float, outcome: Outcome) -> None:
@@ -239,6 +246,11 @@ class Turn(Scope):
             cost_status=totals.status,  # type: ignore[arg-type]  # one of _WORST
             self_time_s=self_times(totals.intervals, self.start_s, end_s) if self.kind == "turn" else {},
         )
+
+
+def _bill_all(bills: list[Callable[[Identity], None]], identity: Identity) -> None:
+    for bill in bills:
+        bill(identity)
 
 
 _unsettled: weakref.WeakSet[Turn] = weakref.WeakSet()

@@ -533,3 +533,17 @@ def test_a_task_that_outlives_an_inner_turn_finds_the_outer_one() -> None:
 
     assert captured.turn("outer").attributes[a.STAGELIGHT_TURN_CALLS] == 1
     assert captured.turn("inner").attributes[a.STAGELIGHT_TURN_CALLS] == 0
+
+
+def test_a_turn_dropped_without_an_end_is_billed() -> None:
+    """Its span is lost with it, but what its calls cost is not."""
+    with capture() as captured:
+        turn = stagelight.turn.start("answer", tenant="acme")
+        with turn.active(), stagelight.llm(provider="openai", model="gpt-4o-mini") as call:
+            call.usage(input_tokens=1000)
+        del turn, call
+        gc.collect()
+
+        [entry] = captured.ledger
+        assert entry.attributes[a.STAGELIGHT_TENANT] == "acme"
+        assert captured.cost == Decimal("0.00015")
