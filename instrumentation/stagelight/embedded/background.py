@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import subprocess
 import sys
 import threading
@@ -17,6 +18,11 @@ from stagelight.embedded.retention import Retention
 from stagelight.embedded.store import StoreError
 
 __all__ = ["EmbeddedServer", "ServerProcess", "options_from_json", "options_to_json"]
+
+
+logger = logging.getLogger("stagelight.embedded")
+
+_STOP_S = 10.0  # beyond the grace of requests that still run
 
 
 class EmbeddedServer:
@@ -57,7 +63,11 @@ class EmbeddedServer:
         if self._loop is not None and self._stop is not None:
             with contextlib.suppress(RuntimeError):  # the loop is closed: it ended by itself
                 self._loop.call_soon_threadsafe(self._stop.set)
-            self._thread.join()
+            limit_s = self._options.limits.grace_s + _STOP_S
+            self._thread.join(limit_s)
+            if self._thread.is_alive():  # a daemon thread: it ends with the process at the latest
+                logger.warning("the embedded server did not stop within %.0f s", limit_s)
+                return
         self._raise_failure()
 
     def __enter__(self) -> Self:
