@@ -16,7 +16,7 @@ __all__ = ["read"]
 def _integrations() -> dict[str, str]:
     """Module of the integration by the top-level package of its library; our entry points are the list."""
     ours = (one for one in entry_points(group="opentelemetry_instrumentor") if one.name.startswith("stagelight-"))
-    return {one.load().distribution.replace("-", "_"): one.module for one in ours}
+    return {one.load().package: one.module for one in ours}
 
 
 def read(response: Any) -> Response | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import sys
 from abc import abstractmethod
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from types import ModuleType
 from typing import Any, ClassVar, NamedTuple
@@ -15,9 +15,10 @@ from opentelemetry.instrumentation.instrumentor import (  # type: ignore[attr-de
 )
 from opentelemetry.instrumentation.utils import is_instrumentation_enabled
 
+from stagelight.facts import Stage
 from stagelight.integrations._wrapped import wrapped_function
 
-__all__ = ["Instrumentor", "Target", "Wrapper"]
+__all__ = ["Coverage", "Instrumentor", "Target", "Wrapper"]
 
 Wrapper = Callable[[Callable[..., Any], Any, tuple[Any, ...], dict[str, Any]], Any]
 """What stands around a function: called with the function, its instance, its arguments and its keywords."""
@@ -32,6 +33,24 @@ class Target(NamedTuple):
     around: Wrapper
     around_async: Wrapper | None = None
     """Stands around the function where that is a coroutine function; default ``around``."""
+
+
+class Coverage(NamedTuple):
+    """What an integration says of itself; the documentation of the integrations is made of it.
+
+    All texts are Markdown. The client's name and versions are the instrumentor's ``distribution`` and ``supported``.
+    """
+
+    title: str
+    """Name of the client or provider as people know it: ``OpenAI``."""
+    calls: Mapping[str, Stage]
+    """Calls as users write them (``chat.completions.create``) and the stage each is recorded as."""
+    ways: str
+    """In which ways of calling: ``sync and async; plain and streamed``."""
+    recorded: tuple[str, ...] = ()
+    """What is recorded beyond what every call of the stage has, and where it is read; a sentence each."""
+    not_recorded: tuple[str, ...] = ()
+    """What is left alone, and what cannot be known and why; a sentence each."""
 
 
 class _Patch(NamedTuple):
@@ -51,6 +70,10 @@ class Instrumentor(BaseInstrumentor):  # type: ignore[misc]  # the base class is
     """Name of the library's distribution."""
     supported: ClassVar[str]
     """Accepted versions, as a requirement: ``openai >= 1.60, < 4``."""
+    coverage: ClassVar[Coverage]
+    """What is recorded, for the documentation."""
+    package: ClassVar[str] = ""
+    """Top-level package of the library's classes; default the distribution's name with ``_`` for ``-``."""
 
     _switched_on = False
     _hooked: ClassVar[set[str]] = set()
@@ -58,6 +81,7 @@ class Instrumentor(BaseInstrumentor):  # type: ignore[misc]  # the base class is
 
     def __init_subclass__(cls) -> None:
         cls._hooked, cls._patches = set(), []
+        cls.package = cls.package or cls.distribution.replace("-", "_")
 
     @property
     @abstractmethod

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 from stagelight.facts import Request, Response, Usage
 from stagelight.integrations._audio import Pcm, Wav
 from stagelight.integrations._engine import around, around_async
-from stagelight.integrations._instrumentor import Instrumentor, Target
+from stagelight.integrations._instrumentor import Coverage, Instrumentor, Target
 from stagelight.integrations._reading import amount, code, count, integer, part, parts, text, texts
 from stagelight.integrations._requests import Operation, begin, note_response, watch_items
 from stagelight.integrations._watching import AudioBytes, Chunks, UnreadBytes
@@ -314,6 +314,32 @@ class OpenAIInstrumentor(Instrumentor):
 
     distribution = "openai"
     supported = "openai >= 1.60, < 4"
+    coverage = Coverage(
+        title="OpenAI",
+        calls={
+            "chat.completions.create": "llm",
+            "chat.completions.parse": "llm",
+            "chat.completions.stream": "llm",
+            "responses.create": "llm",
+            "responses.parse": "llm",
+            "responses.stream": "llm",
+            "embeddings.create": "embedding",
+            "audio.speech.create": "tts",
+        },
+        ways="sync and async; plain and streamed; `with_raw_response`, `with_streaming_response`",
+        recorded=(
+            "The provider is the one of the host, so compatible servers have their own.",
+            "Web searches and tool executions that cost money beside the tokens are counted.",
+            "Seconds of audio are counted from WAV and from OpenAI's own PCM as the bytes pass.",
+        ),
+        not_recorded=(
+            "Streamed chat completions have usage only with `stream_options={'include_usage': True}`: nothing is added"
+            " to a request.",
+            "Speech models billed by tokens report none for audio bytes, so they are unpriced.",
+            "Streams of events that you take apart yourself (`iter_lines`) have no usage.",
+            "Legacy completions, images, moderation, batches, realtime, and fetching stored responses.",
+        ),
+    )
 
     @property
     def targets(self) -> Sequence[Target]:

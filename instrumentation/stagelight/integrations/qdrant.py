@@ -10,7 +10,7 @@ from stagelight._guard import quietly
 from stagelight.facts import Request, Response, Retrieved
 from stagelight.integrations._database import DatabaseCall
 from stagelight.integrations._engine import Begin, around, around_async
-from stagelight.integrations._instrumentor import Instrumentor, Target, Wrapper
+from stagelight.integrations._instrumentor import Coverage, Instrumentor, Target, Wrapper
 from stagelight.integrations._qdrant_queries import Scale, mode_of, scale_of
 from stagelight.integrations._reading import count, part, text
 
@@ -225,6 +225,23 @@ class QdrantInstrumentor(Instrumentor):
 
     distribution = "qdrant-client"
     supported = "qdrant-client >= 1.14, < 2"
+    coverage = Coverage(
+        title="Qdrant",
+        calls={
+            **dict.fromkeys((*_SEARCHES, *_BATCHES), "retrieval"),
+            **dict.fromkeys(_WRITES, "store"),
+        },
+        ways="sync and async; remote (REST and gRPC) and local",
+        recorded=(
+            "Metric and direction of the scores are those of the collection once this client has created or described"
+            " it, and of local collections always.",
+            "The mode is `hybrid` where a query and its prefetches search with dense and sparse vectors.",
+        ),
+        not_recorded=(
+            "The metric of a remote collection that this client never described: no request is made to find out.",
+            "Scores of several queries in one batch, which are no ranking.",
+        ),
+    )
 
     @property
     def targets(self) -> Sequence[Target]:
