@@ -7,16 +7,19 @@ STAMP := $(VENV)/.installed
 PYTHON ?= $(shell for python in python3.13 python3.12 python3.11 python3 python; do \
 	"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$python"; break; }; done)
 
-.PHONY: help demo test check generate bench clean
+.PHONY: help demo test test-integrations check generate bench tools clean
 
 help: ## list the verbs
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-19s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(STAMP) ## see it work: forty questions to an example application, measured and priced
 	@$(BIN)/stagelight demo $(ARGS)
 
 test: $(STAMP) ## run the tests, with branch coverage
 	@STAGELIGHT_STRICT=1 $(BIN)/python -m pytest --cov --cov-report=term:skip-covered $(ARGS)
+
+test-integrations: $(STAMP) ## run the client tests with the oldest and newest supported versions
+	@$(BIN)/python tests/matrix.py $(ARGS)
 
 check: $(STAMP) ## lint, formatting, types, and generated files
 	@$(BIN)/ruff check .
@@ -26,6 +29,9 @@ check: $(STAMP) ## lint, formatting, types, and generated files
 
 generate: $(STAMP) ## write constants and docs/conventions.md from the registry
 	@$(BIN)/python -m stagelight.conventions.generate
+
+tools: $(STAMP) ## build the real programs of the stack tests, with Go 1.26+ (once, about 20 minutes)
+	@$(BIN)/python tools/build.py
 
 bench: $(STAMP) ## measure overhead, prices, import, exit and the embedded server
 	@for benchmark in overhead pricing import_time exit_time labels embedded; do \

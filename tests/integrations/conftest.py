@@ -8,7 +8,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import openai
 import pytest
 from stagelight.integrations.openai import OpenAIInstrumentor
 from stagelight.sim import Simulator
@@ -72,6 +71,8 @@ class World:
 
     def client(self, **options: Any) -> Any:
         """A client of this world's kind; close it."""
+        import openai  # the environments of other clients do without it
+
         is_async = self.kind == "async"
         make = openai.AsyncOpenAI if is_async else openai.OpenAI
         # Reading the certificates takes longer than the whole rest of a test, and nothing here is encrypted.

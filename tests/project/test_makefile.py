@@ -29,7 +29,17 @@ def test_help_lists_every_verb() -> None:
     """Plain make and make help say what there is."""
     listed = [line.split()[1] for line in make("help").stdout.splitlines()]
 
-    assert listed == ["help", "demo", "test", "check", "generate", "bench", "clean"]
+    assert listed == [
+        "help",
+        "demo",
+        "test",
+        "test-integrations",
+        "check",
+        "generate",
+        "tools",
+        "bench",
+        "clean",
+    ]
     assert make().stdout == make("help").stdout
 
 
