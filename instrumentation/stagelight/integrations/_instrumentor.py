@@ -16,7 +16,7 @@ from opentelemetry.instrumentation.instrumentor import (  # type: ignore[attr-de
 from opentelemetry.instrumentation.utils import is_instrumentation_enabled
 
 from stagelight.facts import Stage
-from stagelight.integrations._wrapped import wrapped_function
+from stagelight.integrations._wrapped import is_wrapped_function, wrapped_function
 
 __all__ = ["Coverage", "Instrumentor", "Target", "Wrapper"]
 
@@ -56,8 +56,20 @@ class Coverage(NamedTuple):
 class _Patch(NamedTuple):
     owner: Any
     name: str
-    original: Any
     wrapper: Any
+
+    def remove(self) -> None:
+        """Put back the function inside the wrapper; another integration's wrapper around it is given it instead."""
+        outer = vars(self.owner).get(self.name)
+        if outer is self.wrapper:
+            setattr(self.owner, self.name, self.wrapper.__wrapped__)
+            return
+        while is_wrapped_function(outer):
+            if outer.__wrapped__ is self.wrapper:
+                outer.__wrapped__ = self.wrapper.__wrapped__
+                return
+            outer = outer.__wrapped__
+        # Somebody else has wrapped our wrapper: it stays and passes everything through.
 
 
 class Instrumentor(BaseInstrumentor):  # type: ignore[misc]  # the base class is not typed
@@ -76,6 +88,8 @@ class Instrumentor(BaseInstrumentor):  # type: ignore[misc]  # the base class is
     """Top-level package of the library's classes; default the distribution's name with ``_`` for ``-``."""
 
     _switched_on = False
+    _switched = 0
+    """How often it was switched on."""
     _hooked: ClassVar[set[str]] = set()
     _patches: ClassVar[list[_Patch]] = []
 
@@ -109,6 +123,7 @@ class Instrumentor(BaseInstrumentor):  # type: ignore[misc]  # the base class is
         import wrapt
 
         self._switched_on = True
+        self._switched += 1
         for module in dict.fromkeys(target.module for target in self.targets):
             if module in sys.modules:
                 self._wrap_all(sys.modules[module])
@@ -119,10 +134,7 @@ class Instrumentor(BaseInstrumentor):  # type: ignore[misc]  # the base class is
     def _uninstrument(self, **_: Any) -> None:
         self._switched_on = False
         while self._patches:
-            patch = self._patches.pop()
-            # Where somebody has wrapped our wrapper, it stays and passes everything through.
-            if vars(patch.owner).get(patch.name) is patch.wrapper:
-                setattr(patch.owner, patch.name, patch.original)
+            self._patches.pop().remove()
 
     def _wrap_all(self, module: ModuleType) -> None:
         if self._switched_on:
@@ -140,11 +152,14 @@ class Instrumentor(BaseInstrumentor):  # type: ignore[misc]  # the base class is
         around = (target.around_async if is_async else None) or target.around
         wrapper = wrapped_function(owner, name, self._while_on(around))
         setattr(owner, name, wrapper)
-        self._patches.append(_Patch(owner, name, original, wrapper))
+        self._patches.append(_Patch(owner, name, wrapper))
 
     def _while_on(self, around: Wrapper) -> Wrapper:
+        # A wrapper that could not be removed must stay silent when the library is instrumented again.
+        switched = self._switched
+
         def wrapper(wrapped: Callable[..., Any], instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-            if not self._switched_on or not is_instrumentation_enabled():
+            if not self._switched_on or switched != self._switched or not is_instrumentation_enabled():
                 return wrapped(*args, **kwargs)
             return around(wrapped, instance, args, kwargs)
 

@@ -7,7 +7,7 @@ from copy import deepcopy
 from functools import cache
 from typing import Any, SupportsIndex
 
-__all__ = ["wrapped_function"]
+__all__ = ["is_wrapped_function", "wrapped_function"]
 
 _Reduced = tuple[Callable[..., Any], tuple[Any, ...]]
 
@@ -69,3 +69,8 @@ def wrapped_function(owner: Any, name: str, wrapper: Callable[..., Any]) -> Any:
     wrapped = _kind()(vars(owner)[name], wrapper)
     wrapped._self_place = (owner, name)  # noqa: SLF001 - a name so begun is the wrapper's own, not the function's
     return wrapped
+
+
+def is_wrapped_function(value: Any) -> bool:
+    """Whether ``value`` is one that ``wrapped_function`` made."""
+    return isinstance(value, _Function)
