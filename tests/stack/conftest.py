@@ -1,0 +1,30 @@
+"""Fixtures of the stack tests: one whole stack for the tests that only read, and the logs of a test that failed."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from typing import Any
+
+import pytest
+from stack.native import STACKS, Stack
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """Every service that has a program here, and something in Tempo's place; for tests that stop and break nothing."""
+    with Stack(tmp_path_factory.mktemp("stack")) as running:
+        yield running
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show with a failure what the programs printed."""
+    report: Any = yield
+    if report.failed:
+        for stack in STACKS:
+            report.sections += [(f"end of the log of {name}", text) for name, text in stack.logs().items()]
+    if report.when == "teardown":
+        STACKS[:] = [stack for stack in STACKS if stack.is_running]
+    return report  # type: ignore[no-any-return]  # pytest's hooks are not typed
