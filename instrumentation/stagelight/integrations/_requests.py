@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
-from weakref import ref
+from weakref import WeakKeyDictionary, ref
 
 from opentelemetry import context as otel_context
 
@@ -18,15 +18,18 @@ from stagelight._guard import guard
 from stagelight._lifecycle import Attachment
 from stagelight.facts import RateLimit, Request, Response, Stage
 from stagelight.integrations._engine import Observation, Observed
-from stagelight.integrations._hosts import COMPATIBLE, provider_of, server_of
+from stagelight.integrations._hosts import COMPATIBLE, Server, provider_of, server_of
 from stagelight.integrations._reading import count, part
 from stagelight.integrations._watching import Body, Chunks, JsonBytes, UnreadBytes, Watch, watch_body
 
-__all__ = ["ClientCall", "Operation", "begin", "note_response", "watch_items"]
+__all__ = ["ClientCall", "Operation", "Provider", "begin", "note_response", "watch_items"]
 
 _CURRENT = otel_context.create_key("stagelight.integrations.request")
 _MOST_DIGITS = 16
 _RAW_HEADER = "X-Stainless-Raw-Response"
+
+Provider = tuple[str, bool]
+"""Value of ``gen_ai.provider.name``, and whether it is known or only the client's usual one."""
 
 
 class Operation(NamedTuple):
@@ -45,6 +48,8 @@ class Operation(NamedTuple):
     """What takes the bytes of an answer that is no JSON, by request and headers."""
     failure: Callable[[Any], str | None] = lambda _: None
     """The value of ``error.type`` when the provider answered that it failed."""
+    sent_to: tuple[str, ...] = ()
+    """How else the path may end when it is sent: some clients rewrite it for the cloud they speak to."""
 
 
 class ClientCall:
@@ -52,12 +57,11 @@ class ClientCall:
 
     __slots__ = ("__weakref__", "_http", "body", "observed", "operation", "path", "request")
 
-    def __init__(self, operation: Operation, request: Request, path: str) -> None:
+    def __init__(self, operation: Operation, request: Request, path: str, *, is_provider_known: bool) -> None:
         self.operation = operation
         self.request = request
         self.path = path
-        is_known = request.provider != COMPATIBLE
-        self.observed = Observed(operation.stage, request, is_provider_known=is_known)
+        self.observed = Observed(operation.stage, request, is_provider_known=is_provider_known)
         self.body: Body | None = None
         self._http: Any = None
 
@@ -65,18 +69,25 @@ class ClientCall:
         # A context is kept by every timer and task begun in it: it must not keep the caller's response.
         return Attachment(otel_context.set_value(_CURRENT, ref(self), self.observed.call.context))
 
+    def is_of(self, path: str) -> bool:
+        """Whether a request sent to ``path`` is this call's, and not one made while it waits."""
+        return path.endswith((self.path, *self.operation.sent_to))
+
     def received(self, http: Any) -> None:
-        """The successful HTTP response, before the client makes anything of it."""
-        self._http = http
+        """The HTTP response, before the client makes anything of it."""
         self.observed.absorb(_limits(http.headers))
+        if not http.is_success:  # a client with middleware shows it failed attempts too
+            return
+        self._http = http
         if not http.is_closed:
             if self.operation.binary is not None:
                 self.observed.absorb(self.operation.response(None, self.request))
             self.body = watch_body(http, Watch(self.observed, self._bytes_of(http.headers)), self.operation.items)
+            _bodies[http] = ref(self.body)
 
     def _bytes_of(self, headers: Mapping[str, str]) -> Chunks:
         operation, request, kind = self.operation, self.request, headers.get("content-type", "")
-        if "event-stream" in kind:
+        if "event-stream" in kind or "eventstream" in kind:
             return UnreadBytes()
         if operation.binary is not None:
             return operation.binary(request, headers)
@@ -123,24 +134,41 @@ def _json(http: Any) -> Any:
         return None
 
 
+_bodies: WeakKeyDictionary[Any, ref[Body]] = WeakKeyDictionary()
+"""The watched body of a response; a client that traces itself puts its own around it."""
+
+
 def _limits(headers: Mapping[str, str]) -> Response | None:
-    requests = _left(headers.get("x-ratelimit-remaining-requests", ""))
-    tokens = _left(headers.get("x-ratelimit-remaining-tokens", ""))
+    requests = _first_left(headers, "x-ratelimit-remaining-requests", "anthropic-ratelimit-requests-remaining")
+    tokens = _first_left(headers, "x-ratelimit-remaining-tokens", "anthropic-ratelimit-tokens-remaining")
     if requests is None and tokens is None:
         return None
     return Response(rate_limit=RateLimit(remaining_requests=requests, remaining_tokens=tokens))
 
 
-def _left(told: str) -> int | None:
+def _first_left(headers: Mapping[str, str], *names: str) -> int | None:
+    told = next((headers[name] for name in names if name in headers), "")
     return count(int(told)) if told.isdecimal() and len(told) <= _MOST_DIGITS else None
 
 
 def _path(options: Any) -> str:
-    return "/" + str(part(options, "url")).strip("/")
+    return "/" + str(part(options, "url")).partition("?")[0].strip("/")
 
 
-def begin(operations: Mapping[str, Operation]) -> Callable[[Any, tuple[Any, ...], dict[str, Any]], Observation | None]:
-    """Begin the observation of one ``request`` of a client whose endpoints are ``operations`` by path."""
+def _by_host(_client: Any, server: Server) -> Provider:
+    provider = provider_of(server, _runtime.current().settings.provider_hosts)
+    return provider, provider != COMPATIBLE
+
+
+def begin(
+    operations: Mapping[str, Operation], provider: Callable[[Any, Server], Provider] = _by_host
+) -> Callable[[Any, tuple[Any, ...], dict[str, Any]], Observation | None]:
+    """Begin the observation of one ``request`` of a client whose endpoints are ``operations`` by path.
+
+    Args:
+        operations: what is recorded, by path.
+        provider: client and its server -> the provider; default: told by the host.
+    """
 
     def beginning(client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Observation | None:
         options = args[1] if len(args) > 1 else kwargs.get("options")
@@ -150,14 +178,15 @@ def begin(operations: Mapping[str, Operation]) -> Callable[[Any, tuple[Any, ...]
             return None
         sent, headers = part(options, "json_data"), part(options, "headers")
         server = server_of(client.base_url)
+        name, is_known = provider(client, server)
         request = operation.request(sent if isinstance(sent, dict) else {})._replace(
-            provider=provider_of(server, _runtime.current().settings.provider_hosts),
+            provider=name,
             server_address=server[0],
             server_port=server[1],
         )
         if operation.binary is not None and isinstance(headers, dict) and headers.get(_RAW_HEADER) == "stream":
             request = request._replace(stream=True)
-        return ClientCall(operation, request, path)
+        return ClientCall(operation, request, path, is_provider_known=is_known)
 
     return beginning
 
@@ -166,7 +195,7 @@ def note_response(wrapped: Callable[..., Any], _client: Any, args: tuple[Any, ..
     """Stands around ``_process_response``: reads the headers, and watches the body where it is not read yet."""
     kept = otel_context.get_value(_CURRENT)
     current = kept() if isinstance(kept, ref) else None
-    if isinstance(current, ClientCall) and _path(kwargs.get("options")).endswith(current.path):
+    if isinstance(current, ClientCall) and current.is_of(_path(kwargs.get("options"))):
         with guard("integration headers"):
             current.received(kwargs["response"])
     return wrapped(*args, **kwargs)
@@ -176,6 +205,28 @@ def watch_items(wrapped: Callable[..., Any], stream: Any, args: tuple[Any, ...],
     """Stands around a stream class's ``__init__``: watches the items of a stream whose body is watched."""
     wrapped(*args, **kwargs)
     with guard("integration stream"):
-        body = part(stream, "response", "stream")
-        if isinstance(body, Body):
+        kept = _bodies.get(part(stream, "response"))
+        body = None if kept is None else kept()
+        if body is None:
+            return
+        if "_iterator" in vars(stream):
             stream._iterator = body.items_of(stream._iterator)  # noqa: SLF001 - where the client keeps it
+        else:
+            _watch_later(stream, body)
+
+
+def _watch_later(stream: Any, body: Body) -> None:
+    """Watch a stream that makes its iterator when the first item is asked for, and not before."""
+    whose = ref(stream)  # a stream that keeps its iterator, which keeps it, would not be closed when it is dropped
+
+    def make() -> Any:
+        owner = whose()
+        if owner is None:
+            return None
+        del owner._iterator  # noqa: SLF001 - what is hidden by the items
+        inner = owner._iterator  # noqa: SLF001
+        owner._iterator = items  # noqa: SLF001
+        return inner
+
+    items = body.items_of(None, make)
+    stream._iterator = items  # noqa: SLF001

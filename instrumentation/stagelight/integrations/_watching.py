@@ -148,12 +148,19 @@ class Watch:
 
 
 class Items:
-    """Stands where a client's stream keeps its own iterator: same items, same exceptions."""
+    """Stands where a client's stream keeps its own iterator: same items, same exceptions.
 
-    __slots__ = ("_inner", "_pulling", "_watch")
+    Args:
+        inner: the client's iterator; ``None`` where the client makes it when the first item is asked for.
+        watch: takes the items.
+        make: makes the iterator then.
+    """
 
-    def __init__(self, inner: Any, watch: Watch) -> None:
+    __slots__ = ("_inner", "_make", "_pulling", "_watch")
+
+    def __init__(self, inner: Any, watch: Watch, make: Callable[[], Any] | None = None) -> None:
         self._inner = inner
+        self._make = make
         self._watch = watch
         self._pulling = False
 
@@ -163,7 +170,7 @@ class Items:
     def __next__(self) -> Any:
         self._pulling = True
         try:
-            item = next(self._inner)
+            item = next(self._inner if self._inner is not None else self._made())
         except StopIteration:
             self._watch.completed()
             raise
@@ -181,7 +188,7 @@ class Items:
     async def __anext__(self) -> Any:
         self._pulling = True
         try:
-            item = await anext(self._inner)
+            item = await anext(self._inner if self._inner is not None else self._made())
         except StopAsyncIteration:
             self._watch.completed()
             raise
@@ -192,6 +199,11 @@ class Items:
             self._pulling = False
         self._watch.took(item)
         return item
+
+    def _made(self) -> Any:
+        if self._make is not None:
+            self._inner = self._make()
+        return self._inner
 
     def closed(self) -> None:
         """The response was closed: by the iterator itself at its end, or by the caller before it."""
@@ -219,10 +231,10 @@ class Body:
         self._iterator: Any = None
         self._items: Items | None = None
 
-    def items_of(self, inner: Any) -> Items:
-        """Watch the items that ``inner`` makes of the bytes."""
+    def items_of(self, inner: Any, make: Callable[[], Any] | None = None) -> Items:
+        """Watch the items that ``inner``, or what ``make`` makes of it later, makes of the bytes."""
         self._watch.chunks = self._chunks()
-        self._items = Items(inner, self._watch)
+        self._items = Items(inner, self._watch, make)
         return self._items
 
     @property
@@ -287,6 +299,11 @@ class Body:
             self._watch.closed()
         else:
             self._items.closed()
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "_stream":  # not initialised
+            raise AttributeError(name)
+        return getattr(self._stream, name)  # httpx2 keeps `elapsed` here
 
     def __del__(self) -> None:
         self._watch.forgotten()
