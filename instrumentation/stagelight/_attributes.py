@@ -40,6 +40,7 @@ _REQUEST: tuple[tuple[str, str], ...] = (
     (a.STAGELIGHT_RETRIEVAL_FILTERED, "filtered"),
     (a.STAGELIGHT_TTS_VOICE, "voice"),
     (a.STAGELIGHT_TTS_FORMAT, "audio_format"),
+    (a.STAGELIGHT_TTS_SAMPLE_RATE, "sample_rate"),
 )
 
 _START: tuple[tuple[str, str], ...] = (
@@ -210,6 +211,11 @@ def _response(into: Attributes, facts: CallFacts) -> None:
         (a.GEN_AI_RESPONSE_FINISH_REASONS, response.finish_reasons),
         (a.OPENAI_RESPONSE_SERVICE_TIER, response.service_tier),
         (a.GEN_AI_EMBEDDINGS_DIMENSION_COUNT, response.embedding_dimensions),
+        (a.HTTP_RESPONSE_STATUS_CODE, response.http_status),
+        (a.STAGELIGHT_RESPONSE_SERVER_TIME, response.server_time_s),
+        (a.STAGELIGHT_RESPONSE_GUARDRAIL, response.guardrail),
+        (a.STAGELIGHT_TTS_AUDIO_BYTES, response.audio_bytes),
+        (a.STAGELIGHT_USAGE_CREDITS, response.credits),
     ):
         if value is not None:
             into[key] = value

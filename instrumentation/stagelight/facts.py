@@ -139,6 +139,8 @@ class Request(NamedTuple):
     filtered: bool | None = None
     voice: str | None = None
     audio_format: str | None = None
+    sample_rate: int | None = None
+    """Samples of audio per second, asked for or documented for the format, Hz."""
     characters: int | None = None
     """Length of the text to be spoken, {character}."""
     name: str | None = None
@@ -178,6 +180,16 @@ class Response(NamedTuple):
     length_cut: bool = False
     """True when the provider stopped at a length limit."""
     embedding_dimensions: int | None = None
+    http_status: int | None = None
+    """Status of the answer with which the provider refused the call."""
+    server_time_s: float | None = None
+    """Time the provider says it worked on the call, in seconds."""
+    guardrail: str | None = None
+    """What the provider's guardrail did: ``intervened`` or ``passed``; ``None`` when none looked."""
+    audio_bytes: int | None = None
+    """Audio that the caller received, in bytes."""
+    credits: int | None = None
+    """What the provider says the call took from the plan, in its own unit."""
 
 
 class Priced(NamedTuple):

@@ -54,6 +54,9 @@ ANSWER = Response(
     service_tier="default",
     usage=USAGE,
     rate_limit=RateLimit(remaining_requests=10, remaining_tokens=1000),
+    http_status=500,
+    server_time_s=1.5,
+    guardrail="passed",
 )
 FOUND = Retrieved(count=2, scores=(0.9, 0.5), metric="cosine", higher_is_better=True)
 
@@ -88,8 +91,10 @@ CALLS: Mapping[Stage, tuple[Request, Response | None]] = {
         ANSWER,
     ),
     "tts": (
-        SERVER._replace(model="tts-1", stream=True, output_type="speech", voice="coral", audio_format="wav"),
-        Response(usage=Usage(characters=12, audio_seconds=2.0)),
+        SERVER._replace(
+            model="tts-1", stream=True, output_type="speech", voice="coral", audio_format="wav", sample_rate=24_000
+        ),
+        Response(id="speech-1", usage=Usage(characters=12, audio_seconds=2.0), audio_bytes=96_000, credits=12),
     ),
     "stt": (SERVER._replace(model="whisper-1"), Response(usage=Usage(audio_seconds=3.0))),
     "tool": (Request(name="lookup"), None),

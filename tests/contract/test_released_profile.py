@@ -130,6 +130,7 @@ DIFFERENCES = (
     Difference("span", a.GEN_AI_USAGE_CACHE_READ_INPUT_TOKENS, "ours", "A count of 0 that was reported is known."),
     Difference("span", a.GEN_AI_USAGE_CACHE_WRITE_INPUT_TOKENS, "ours", "A count of 0 that was reported is known."),
     Difference("span", a.GEN_AI_USAGE_REASONING_OUTPUT_TOKENS, "ours", "A count of 0 that was reported is known."),
+    Difference("span", a.HTTP_RESPONSE_STATUS_CODE, "ours", "Many clients raise one class for every status."),
     Difference("metric", a.OPENAI_RESPONSE_SERVICE_TIER, "ours", "Theirs has it for plain chats only, ours always."),
 )
 """All differences in names; values, kinds, units, instruments and buckets do not differ at all."""

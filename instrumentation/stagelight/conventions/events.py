@@ -43,6 +43,7 @@ EVENTS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
             a.STAGELIGHT_USAGE_TOOLS,
             a.STAGELIGHT_USAGE_REQUESTS,
             a.STAGELIGHT_USAGE_COMPUTE_SECONDS,
+            a.STAGELIGHT_USAGE_CREDITS,
             a.STAGELIGHT_USAGE_COUNTED,
             a.STAGELIGHT_FEATURE,
             a.STAGELIGHT_VARIANT,

@@ -11,6 +11,7 @@ from stagelight._lifecycle import Attachment
 from stagelight._streaming import StreamEnd
 from stagelight.facts import Outcome, Request, Response, Stage
 from stagelight.integrations._instrumentor import Wrapper
+from stagelight.integrations._reading import count, part
 
 __all__ = ["Begin", "Observation", "Observed", "around", "around_async"]
 
@@ -58,8 +59,17 @@ class Observed:
 
     def fail(self, error: BaseException) -> None:
         """End the call with what the client raised, if it is ours to end."""
+        status = _status(error)
+        if status is not None:
+            self.absorb(Response(http_status=status))
         if not self.joined:
             self.call.fail(error)
+
+
+def _status(error: BaseException) -> int | None:
+    """The HTTP status that clients keep in their exceptions: their own attribute, or what botocore's answer has."""
+    told = count(part(error, "status_code"))
+    return count(part(error, "response", "ResponseMetadata", "HTTPStatusCode")) if told is None else told
 
 
 class Observation(Protocol):
