@@ -29,7 +29,7 @@ class Target(NamedTuple):
 
     module: str
     path: str
-    """Where it is in the module: ``Class.method``."""
+    """Where it is in the module: ``Class.method``, or ``function``."""
     around: Wrapper
     around_async: Wrapper | None = None
     """Stands around the function where that is a coroutine function; default ``around``."""
@@ -144,7 +144,7 @@ class Instrumentor(BaseInstrumentor):  # type: ignore[misc]  # the base class is
 
     def _wrap(self, module: ModuleType, target: Target) -> None:
         class_name, _, name = target.path.rpartition(".")
-        owner = getattr(module, class_name, None)
+        owner = getattr(module, class_name, None) if class_name else module
         original = vars(owner).get(name) if owner is not None else None
         if original is None:  # a function that this version of the library does not have
             return

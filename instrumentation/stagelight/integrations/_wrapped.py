@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from copy import deepcopy
 from functools import cache
+from types import ModuleType
 from typing import Any, SupportsIndex
 
 __all__ = ["is_wrapped_function", "wrapped_function"]
@@ -13,7 +14,7 @@ _Reduced = tuple[Callable[..., Any], tuple[Any, ...]]
 
 
 class _Function:
-    """A function of a class: its own copy; a pickle names class and function, so it can be read without wrappers."""
+    """A function of a class or module: its own copy; a pickle names its place, so it can be read without wrappers."""
 
     _self_place: tuple[Any, str]
 
@@ -23,10 +24,11 @@ class _Function:
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
         return self
 
-    def __reduce__(self) -> _Reduced:
-        return getattr, self._self_place
+    def __reduce__(self) -> _Reduced | str:
+        owner, name = self._self_place
+        return name if isinstance(owner, ModuleType) else (getattr, (owner, name))
 
-    def __reduce_ex__(self, protocol: SupportsIndex) -> _Reduced:
+    def __reduce_ex__(self, protocol: SupportsIndex) -> _Reduced | str:
         return self.__reduce__()
 
 
@@ -65,7 +67,7 @@ def _kind() -> Callable[..., Any]:
 
 
 def wrapped_function(owner: Any, name: str, wrapper: Callable[..., Any]) -> Any:
-    """The function ``name`` of the class ``owner`` with ``wrapper`` around it, for ``setattr``."""
+    """The function ``name`` of the class or module ``owner`` with ``wrapper`` around it, for ``setattr``."""
     wrapped = _kind()(vars(owner)[name], wrapper)
     wrapped._self_place = (owner, name)  # noqa: SLF001 - a name so begun is the wrapper's own, not the function's
     return wrapped

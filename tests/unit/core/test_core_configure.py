@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import textwrap
 import time
+from importlib.metadata import distributions, entry_points
 from pathlib import Path
 from typing import Any
 
@@ -288,7 +289,11 @@ print(json.dumps([sorted(done.instrumented), ThreadingInstrumentor().is_instrume
     with_clients, _, _ = _run(script.format(arguments=""), **OFF)
     without, _, _ = _run(script.format(arguments="instrument=False"), **OFF)
 
-    assert (with_clients, without) == ([[["openai", "qdrant"], True]], [[[], False]])
+    ours = [one for one in entry_points(group="opentelemetry_instrumentor") if one.name.startswith("stagelight-")]
+    present = {one.name.lower() for one in distributions()}
+    installed = [one.name.removeprefix("stagelight-") for one in ours if one.load().distribution in present]
+    assert (with_clients, without) == ([[sorted(installed), True]], [[[], False]])
+    assert {"openai", "qdrant"} <= set(installed)
 
 
 def test_a_run_that_is_configured_delivers() -> None:
