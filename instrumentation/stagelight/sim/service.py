@@ -27,13 +27,14 @@ from stagelight.sim.prompts import PromptCache
 from stagelight.sim.responses import responses
 from stagelight.sim.scenario import Counting, Scenario
 from stagelight.sim.speech import speech
-from stagelight.sim.wire import Call, OpenAIError, Recorded, Reply, compact
+from stagelight.sim.wire import OPENAI, Call, Dialect, OpenAIError, Recorded, Reply, compact
 
 __all__ = ["RECORDED", "Service"]
 
 RECORDED = 10_000
 """Requests kept; older ones are forgotten, so that a simulator can run for days."""
 _CONTROLS = ("tokens", "reasoning")
+_NO_KEY = "You didn't provide an API key. Send it as 'Authorization: Bearer KEY'; the simulator accepts any."
 
 
 class Service:
@@ -65,18 +66,20 @@ class Service:
             "/v1/embeddings": embeddings,
             "/v1/audio/speech": speech,
         }
-        routes = [Route(path, _Endpoint(self, answer), methods=["POST"]) for path, answer in endpoints.items()]
+        routes = [Route(path, _Endpoint(self, answer, OPENAI), methods=["POST"]) for path, answer in endpoints.items()]
         routes.append(Route("/v1/models", self._models, methods=["GET"]))
         routes.append(Route("/simulator/release", self._release, methods=["POST"]))
         return Starlette(routes=routes, exception_handlers={HTTPException: _refused, Exception: _not_understood})
 
-    async def respond(self, request: Request, answer: Callable[[Call], Reply]) -> ASGIApp:
+    async def respond(self, request: Request, answer: Callable[[Call], Reply], dialect: Dialect) -> ASGIApp:
         """Answer one request to a simulated endpoint."""
         received_s = asyncio.get_running_loop().time()
         body = await self._record(request)
         try:
-            _authorise(request)
-            fields = _parse(body)
+            if not dialect.is_authorised(request.headers):
+                raise OpenAIError(401, _NO_KEY, kind="invalid_request_error")
+            # Some providers name the model, and what is asked of it, in the path.
+            fields = {**_parse(body), **request.path_params}
             faults = self._faults(request, str(fields.get("model", "")))
             hanging = faults.get("timeout")
             if hanging is not None:
@@ -88,8 +91,7 @@ class Service:
             _fail(call)
             reply = answer(call)
         except OpenAIError as error:
-            error.headers.setdefault("x-request-id", f"req_{sha256(body).hexdigest()[:32]}")
-            return _error(error)
+            return _error(error, dialect, f"req_{sha256(body).hexdigest()[:32]}")
         if "x-stagelight-hold" in request.headers:
             self.holds.add("chunk", _control(request, "hold"), request.url.path)
         slow = faults.get("slow_first_token")
@@ -134,20 +136,14 @@ class Service:
 class _Endpoint:
     """Routes a request to an endpoint; a class, because a function would be taken for one that returns a response."""
 
-    def __init__(self, service: Service, answer: Callable[[Call], Reply]) -> None:
+    def __init__(self, service: Service, answer: Callable[[Call], Reply], dialect: Dialect) -> None:
         self._service = service
         self._answer = answer
+        self._dialect = dialect
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        response = await self._service.respond(Request(scope, receive), self._answer)
+        response = await self._service.respond(Request(scope, receive), self._answer, self._dialect)
         await response(scope, receive, send)
-
-
-def _authorise(request: Request) -> None:
-    scheme, _, key = request.headers.get("authorization", "").partition(" ")
-    if scheme.lower() != "bearer" or not key.strip():
-        message = "You didn't provide an API key. Send it as 'Authorization: Bearer KEY'; the simulator accepts any."
-        raise OpenAIError(401, message, kind="invalid_request_error")
 
 
 def _parse(body: bytes) -> dict[str, Any]:
@@ -206,18 +202,22 @@ def _rate_limited(call: Call, retry_after_s: float) -> OpenAIError:
     return error
 
 
-def _error(error: OpenAIError) -> Response:
-    body = compact({"error": error.error})
-    return Response(body, error.status, headers=error.headers, media_type="application/json")
+def _error(error: OpenAIError, dialect: Dialect, id_: str) -> Response:
+    body, headers = dialect.refusal(error, id_)
+    return Response(compact(body), error.status, headers=dict(headers), media_type="application/json")
 
 
 async def _refused(request: Request, error: Exception) -> Response:
     status = error.status_code if isinstance(error, HTTPException) else 500
     verb = "Not allowed to" if status == 405 else "Invalid URL:"
     message = f"{verb} {request.method} {request.url.path}"
-    return _error(OpenAIError(status, message, kind="invalid_request_error"))
+    return _plain_error(OpenAIError(status, message, kind="invalid_request_error"))
 
 
 async def _not_understood(request: Request, error: Exception) -> Response:
     message = f"The simulator cannot read this request to {request.url.path}: {type(error).__name__}: {error}"
-    return _error(OpenAIError(500, message, kind="server_error"))
+    return _plain_error(OpenAIError(500, message, kind="server_error"))
+
+
+def _plain_error(error: OpenAIError) -> Response:
+    return Response(compact({"error": error.error}), error.status, media_type="application/json")

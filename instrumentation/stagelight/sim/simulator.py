@@ -69,8 +69,13 @@ class Simulator:
 
     @property
     def url(self) -> str:
-        """Base URL for clients, ``http://127.0.0.1:PORT/v1``; the port is known once started."""
-        return f"http://{self._host}:{self._port}/v1"
+        """Base URL for OpenAI's clients, ``http://127.0.0.1:PORT/v1``; the port is known once started."""
+        return f"{self.origin}/v1"
+
+    @property
+    def origin(self) -> str:
+        """Base URL for clients that bring the version themselves, ``http://127.0.0.1:PORT``: Anthropic's, Google's."""
+        return f"http://{self._host}:{self._port}"
 
     @property
     def requests(self) -> list[Recorded]:

@@ -1,4 +1,4 @@
-"""What all endpoints share: a request's identity and checked fields, replies, OpenAI's error shape."""
+"""What all endpoints share: a request's identity and checked fields, replies, errors and how providers word them."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
 from random import Random
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 from stagelight.sim.faults import Faults
 from stagelight.sim.models import Latency
 
-__all__ = ["Call", "Chunk", "OpenAIError", "Recorded", "Reply", "compact", "event", "failed"]
+__all__ = ["OPENAI", "Call", "Chunk", "Dialect", "OpenAIError", "Recorded", "Reply", "compact", "event", "failed"]
 
 _T = TypeVar("_T")
 _N = TypeVar("_N", int, float)
@@ -43,6 +43,26 @@ class OpenAIError(Exception):
     def invalid(cls, message: str, *, param: str | None = None, code: str | None = None) -> OpenAIError:
         """Make the answer to a request that cannot be served: status 400."""
         return cls(400, message, kind="invalid_request_error", param=param, code=code)
+
+
+class Dialect(NamedTuple):
+    """How a provider words what all its endpoints share."""
+
+    is_authorised: Callable[[Mapping[str, str]], bool]
+    """Whether the headers of a request hold a key; names in lower case."""
+    refusal: Callable[[OpenAIError, str], tuple[Mapping[str, Any], Mapping[str, str]]]
+    """Body and headers of an error; the text is the id of the request."""
+
+
+def _has_bearer(headers: Mapping[str, str]) -> bool:
+    scheme, _, key = headers.get("authorization", "").partition(" ")
+    return scheme.lower() == "bearer" and bool(key.strip())
+
+
+OPENAI: Final = Dialect(
+    is_authorised=_has_bearer,
+    refusal=lambda error, id_: ({"error": error.error}, {"x-request-id": id_, **error.headers}),
+)
 
 
 class Recorded(NamedTuple):
