@@ -121,6 +121,10 @@ GEN_AI_RETRIEVAL_TOP_K: Final = "gen_ai.retrieval.top_k"
 """Number of results asked for. (int, {document})"""
 GEN_AI_WORKFLOW_NAME: Final = "gen_ai.workflow.name"
 """Name of the turn. (string)"""
+GEN_AI_AGENT_ID: Final = "gen_ai.agent.id"
+"""Id of an agent. (string)"""
+GEN_AI_AGENT_NAME: Final = "gen_ai.agent.name"
+"""Name of an agent. (string)"""
 GEN_AI_TOOL_NAME: Final = "gen_ai.tool.name"
 """Name of the tool. (string)"""
 GEN_AI_TOOL_TYPE: Final = "gen_ai.tool.type"
@@ -207,6 +211,10 @@ STAGELIGHT_SIGNAL: Final = "stagelight.signal"
 """Telemetry signal. (string)"""
 STAGELIGHT_LABEL: Final = "stagelight.label"
 """Kind of metric label whose values were folded into other. (string)"""
+STAGELIGHT_KEEP: Final = "stagelight.keep"
+"""True when the application wants the trace kept whatever the Collector samples. (boolean)"""
+STAGELIGHT_TRUNCATED: Final = "stagelight.truncated"
+"""True when the Collector cut an attribute or a log body that was too long. (boolean)"""
 STAGELIGHT_RECORD_KIND: Final = "stagelight.record.kind"
 """Kind of a log record; decides how long it is kept. (string)"""
 STAGELIGHT_JOB_NAME: Final = "stagelight.job.name"
@@ -407,6 +415,7 @@ METRIC_LABELS: Final[frozenset[str]] = frozenset(
         STAGELIGHT_ROUTE,
         STAGELIGHT_SIGNAL,
         STAGELIGHT_LABEL,
+        STAGELIGHT_TRUNCATED,
         STAGELIGHT_RECORD_KIND,
         STAGELIGHT_JOB_NAME,
         STAGELIGHT_COST_STATUS,
