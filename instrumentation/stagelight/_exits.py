@@ -1,16 +1,17 @@
-"""Delivering before the process ends, however it ends: normally, by SIGTERM, under uvicorn, in multiprocessing."""
+"""Delivering before the process ends, however it ends: normally, by SIGTERM, under uvicorn, as a child of a pool."""
 
 from __future__ import annotations
 
 import atexit
 import contextlib
+import functools
 import os
 import signal
 import sys
 import threading
 from collections.abc import Callable
 from functools import partial
-from types import FrameType
+from types import FrameType, ModuleType
 from typing import Any
 
 __all__ = ["deliver_at_exit"]
@@ -37,7 +38,15 @@ def deliver_at_exit(shutdown: Deliver, flush: Deliver) -> None:
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=partial(_in_multiprocessing, shutdown))
     if threading.current_thread() is threading.main_thread():
-        _on_sigterm(shutdown, flush)
+        _on_sigterm(shutdown)
+    _when_imported("uvicorn.server", partial(_after_serving, flush))
+    _when_imported("celery.signals", partial(_after_tasks, flush))
+
+
+def _when_imported(module: str, hook: Callable[[ModuleType], None]) -> None:
+    import wrapt
+
+    wrapt.register_post_import_hook(hook, module)  # at once, where it has been imported
 
 
 def _in_multiprocessing(shutdown: Deliver) -> None:
@@ -55,15 +64,10 @@ def _in_multiprocessing(shutdown: Deliver) -> None:
     register()
 
 
-def _on_sigterm(shutdown: Deliver, flush: Deliver) -> None:
-    handler = signal.getsignal(signal.SIGTERM)
-    if handler == signal.SIG_DFL:
+def _on_sigterm(shutdown: Deliver) -> None:
+    if signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
         with contextlib.suppress(ValueError):
             signal.signal(signal.SIGTERM, partial(_deliver_and_die, shutdown))
-        return
-    server = getattr(handler, "__self__", None)
-    if type(server).__module__ == "uvicorn.server":
-        _after_serving(server, flush)
 
 
 def _deliver_and_die(shutdown: Deliver, number: int, _frame: FrameType | None) -> None:
@@ -72,19 +76,29 @@ def _deliver_and_die(shutdown: Deliver, number: int, _frame: FrameType | None) -
     os.kill(os.getpid(), number)
 
 
-def _after_serving(server: Any, flush: Deliver) -> None:
+def _after_serving(flush: Deliver, uvicorn_server: Any) -> None:
     """Deliver when uvicorn has answered its last request.
 
-    An application that uvicorn imports is configured while uvicorn's own handler stands. After its shutdown uvicorn
-    puts the default handler back and sends itself the signal again, so that neither ``atexit`` nor a handler of ours
+    After its shutdown uvicorn puts back the handler it found and sends itself the signal again. Where that is the
+    default one (an application that uvicorn imported, a worker of gunicorn), neither ``atexit`` nor a handler of ours
     would ever run.
     """
-    serve_out = server.shutdown
+    serve_out = uvicorn_server.Server.shutdown
 
-    async def shutdown(*args: Any, **kwargs: Any) -> None:
+    @functools.wraps(serve_out)
+    async def shutdown(server: Any, *args: Any, **kwargs: Any) -> None:
         try:
-            await serve_out(*args, **kwargs)
+            await serve_out(server, *args, **kwargs)
         finally:
             flush()
 
-    server.shutdown = shutdown
+    uvicorn_server.Server.shutdown = shutdown
+
+
+def _after_tasks(flush: Deliver, celery_signals: Any) -> None:
+    """Deliver when a process of Celery's pool has done its last task: it ends without ``atexit``."""
+
+    def deliver(**_: Any) -> None:
+        flush()
+
+    celery_signals.worker_process_shutdown.connect(deliver, weak=False)

@@ -3,24 +3,15 @@
 from __future__ import annotations
 
 from opentelemetry._logs import LogRecord
-from opentelemetry.sdk._logs import LoggerProvider, LogRecordLimits, LogRecordProcessor
+from opentelemetry.sdk._logs import LogRecordLimits
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
 from stagelight.export.processors import LogQueue
+from stagelight.export.succession import Loggers
 
-__all__ = ["EventLogger", "Loggers"]
+__all__ = ["EventLogger"]
 
 _NO_LIMITS = LogRecordLimits(LogRecordLimits.UNSET, LogRecordLimits.UNSET, LogRecordLimits.UNSET, LogRecordLimits.UNSET)
-
-
-class Loggers(LoggerProvider):
-    """A provider that knows whether its records have more than one reader."""
-
-    readers = 0
-
-    def add_log_record_processor(self, log_record_processor: LogRecordProcessor) -> None:
-        self.readers += 1
-        super().add_log_record_processor(log_record_processor)
 
 
 class EventLogger:
@@ -40,7 +31,7 @@ class EventLogger:
 
     def emit(self, record: LogRecord) -> None:
         """Emit one event."""
-        if self._provider.readers > 1:
+        if self._provider.guests:
             self._official.emit(record)
         else:
             self._queue.take(record, self._provider.resource, self._scope, _NO_LIMITS)

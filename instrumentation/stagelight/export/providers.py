@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 from opentelemetry._logs import Logger
@@ -15,12 +16,11 @@ from opentelemetry.sdk.metrics import (
     AlwaysOffExemplarFilter,
     AlwaysOnExemplarFilter,
     ExemplarFilter,
-    MeterProvider,
     TraceBasedExemplarFilter,
 )
 from opentelemetry.sdk.metrics.export import MetricExporter
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import SpanLimits, TracerProvider
+from opentelemetry.sdk.trace import SpanLimits
 from opentelemetry.sdk.trace.export import SpanExporter
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
@@ -29,12 +29,15 @@ from stagelight.export.accounting import Balance, Signal
 from stagelight.export.accumulators import Accumulators, Measurements
 from stagelight.export.batches import BatchQueue, Limits
 from stagelight.export.complaints import Complaints
-from stagelight.export.deadline import all_answered
-from stagelight.export.events import EventLogger, Loggers
+from stagelight.export.deadline import all_answered, all_within
+from stagelight.export.events import EventLogger
 from stagelight.export.exporters import log_exporter, metric_exporter, span_exporter
+from stagelight.export.others import NO_OTHERS, Others, is_otlp, others
 from stagelight.export.processors import LogQueue, SpanQueue
 from stagelight.export.pushed_metrics import PushedMetrics, wants_exponential
 from stagelight.export.reader import PushReader
+from stagelight.export.sampling import sampler
+from stagelight.export.succession import Loggers, Meters, Tracers
 from stagelight.settings import SettingsError
 
 __all__ = ["Exporters", "Providers", "build", "exporters"]
@@ -79,23 +82,28 @@ class Providers:
         resource: attributes of the process.
         exporters: where each signal goes.
         scope: instrumentation scope of our own metrics.
+        beside: what else takes part.
     """
 
-    def __init__(self, resource: Resource, exporters: Exporters, scope: InstrumentationScope) -> None:
+    def __init__(
+        self, resource: Resource, exporters: Exporters, scope: InstrumentationScope, *, beside: Others = NO_OTHERS
+    ) -> None:
         said = self._complaints = Complaints()
         self._spans = SpanQueue(exporters.traces, _limits("OTEL_BSP"), said) if exporters.traces else None
         self._logs = LogQueue(exporters.logs, _limits("OTEL_BLRP"), said) if exporters.logs else None
         measurements = _measurements()
-        self.accumulators = _accumulators(exporters.metrics, measurements)
+        self.accumulators = None if beside.metrics else _accumulators(exporters.metrics, measurements)
         """Where our own metrics are recorded; ``None`` where the SDK's instruments must do it."""
         self._metrics = PushedMetrics(exporters.metrics, self.accumulators, scope, said) if exporters.metrics else None
         self._reader: PushReader | None = None
-        self.tracer_provider = TracerProvider(resource=resource, shutdown_on_exit=False, span_limits=_span_limits())
+        self.tracer_provider = Tracers(
+            sampler(os.environ), resource, shutdown_on_exit=False, span_limits=_span_limits()
+        )
         self.logger_provider = Loggers(resource=resource, shutdown_on_exit=False, log_record_limits=_log_limits())
         if self._spans is not None:
-            self.tracer_provider.add_span_processor(self._spans)
+            self.tracer_provider.add_own(self._spans)
         if self._logs is not None:
-            self.logger_provider.add_log_record_processor(self._logs)
+            self.logger_provider.add_own(self._logs)
         self.events: EventLogger | Logger = (
             EventLogger(self.logger_provider, self._logs, scope)
             if self._logs is not None
@@ -105,12 +113,18 @@ class Providers:
         if self._metrics is not None:
             interval_ms = _number("OTEL_METRIC_EXPORT_INTERVAL", METRIC_INTERVAL_MS)
             self._reader = PushReader(self._metrics, interval_ms / 1000, said)
-        self.meter_provider = MeterProvider(
+        self.meter_provider = Meters(
             metric_readers=[] if self._reader is None else [self._reader],
             resource=resource,
             exemplar_filter=_FILTERS[measurements](),
             shutdown_on_exit=False,
         )
+        for processor in beside.spans:
+            self.tracer_provider.add_span_processor(processor)
+        for recorder in beside.logs:
+            self.logger_provider.add_log_record_processor(recorder)
+        for reader in beside.metrics:
+            self.meter_provider.add_metric_reader(reader)
         said.begin()
 
     @property
@@ -127,7 +141,10 @@ class Providers:
 
     def flush(self, timeout_s: float) -> bool:
         """Send everything of all signals, in parallel."""
-        return all_answered(timeout_s, self._parts)
+        guests = [partial(_flush, guest) for guest in self._guests()]
+        if not guests:
+            return all_answered(timeout_s, self._parts)
+        return all_within(timeout_s, [lambda left_s: all_answered(left_s, self._parts), *guests])
 
     def shutdown(self, timeout_s: float) -> bool:
         """Send everything within the time, then stop; what could not be sent is counted as dropped."""
@@ -140,7 +157,20 @@ class Providers:
                     stopping.stop()  # ends the retries of exporters that still wait for a dead back end
         all_answered(_STOP_S, self._queues)  # so that what these had in hand is counted
         self._complaints.end()
+        for guest in self._guests():
+            with guard("stop a processor of the application"):
+                guest.shutdown()
         return sent
+
+    def push_no_more(self) -> None:
+        """Leave metrics to somebody else."""
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
+
+    def _guests(self) -> Iterator[Any]:
+        """What the application, or another exporter it asked for, added to the providers: not bound by our limits."""
+        yield from (*self.tracer_provider.guests, *self.logger_provider.guests, *self.meter_provider.guests)
 
     @property
     def _queues(self) -> list[BatchQueue[Any]]:
@@ -149,6 +179,10 @@ class Providers:
     @property
     def _parts(self) -> list[BatchQueue[Any] | PushReader]:
         return [*self._queues, *([] if self._reader is None else [self._reader])]
+
+
+def _flush(guest: Any, left_s: float) -> bool:
+    return guest.force_flush(int(left_s * 1000)) is not False  # some return nothing
 
 
 def _not_accepted(message: str) -> None:
@@ -215,7 +249,7 @@ def exporters(environment: Mapping[str, str]) -> Exporters:
     """
 
     def made(signal: Signal, make: Callable[[Mapping[str, str]], Made]) -> Made | None:
-        if environment.get(f"OTEL_{signal.upper()}_EXPORTER", "otlp").strip().lower() == "none":
+        if not is_otlp(signal, environment):
             return None
         return quietly(f"make the exporter of {signal}", lambda: make(environment), None)
 
@@ -228,6 +262,20 @@ def _accumulators(exporter: MetricExporter | None, measurements: Measurements) -
     return None if exporter is None or wants_exponential(exporter) else Accumulators(measurements)
 
 
-def build(resource: Resource, environment: Mapping[str, str], scope: InstrumentationScope) -> Providers:
-    """Providers that export as the environment says."""
-    return Providers(resource, exporters(environment), scope)
+def build(
+    resource: Resource,
+    environment: Mapping[str, str],
+    scope: InstrumentationScope,
+    *,
+    without: Collection[Signal] = (),
+) -> Providers:
+    """Providers that export as the environment says.
+
+    Args:
+        resource: attributes of the process.
+        environment: the standard variables.
+        scope: instrumentation scope of our own metrics.
+        without: signals that are somebody else's.
+    """
+    wanted = {**environment, **{f"OTEL_{signal.upper()}_EXPORTER": "none" for signal in without}}
+    return Providers(resource, exporters(wanted), scope, beside=others(wanted))
