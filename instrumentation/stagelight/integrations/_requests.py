@@ -155,6 +155,13 @@ def _path(options: Any) -> str:
     return "/" + str(part(options, "url")).partition("?")[0].strip("/")
 
 
+def _sent(options: Any) -> dict[str, Any]:
+    """The body, with what the caller adds to it by ``extra_body``."""
+    given, added = part(options, "json_data"), part(options, "extra_json")
+    sent: dict[str, Any] = given if isinstance(given, dict) else {}
+    return {**sent, **added} if isinstance(added, dict) and added else sent
+
+
 def _by_host(_client: Any, server: Server) -> Provider:
     provider = provider_of(server, _runtime.current().settings.provider_hosts)
     return provider, provider != COMPATIBLE
@@ -176,10 +183,10 @@ def begin(
         operation = operations.get(path)
         if operation is None or str(part(options, "method")).lower() != "post":
             return None
-        sent, headers = part(options, "json_data"), part(options, "headers")
+        headers = part(options, "headers")
         server = server_of(client.base_url)
         name, is_known = provider(client, server)
-        request = operation.request(sent if isinstance(sent, dict) else {})._replace(
+        request = operation.request(_sent(options))._replace(
             provider=name,
             server_address=server[0],
             server_port=server[1],

@@ -42,6 +42,8 @@ class Answer:
     tools: tuple[ToolCall, ...]
     finish: Finish
     reasoning_tokens: int
+    stopped_by: str | None = None
+    """The stop sequence that ended it."""
 
     @property
     def output_tokens(self) -> int:
@@ -59,8 +61,10 @@ def answer(prompt: Prompt, call: Call, model: Model, *, choice: int = 0) -> Answ
     tools = _tools_to_call(prompt)
     if tools and "tokens" not in call.controls:
         return _calling(prompt, tools, left, reasoning)
-    text, finish = _cut(_text(prompt, call, choice), prompt, call, left)
-    return Answer(tuple(text), (), finish, reasoning)
+    whole = _text(prompt, call, choice)
+    text, finish = _cut(whole, prompt, call, left)
+    stopped_by = next((stop for stop in prompt.stop if stop in whole), None) if finish == "stop" else None
+    return Answer(tuple(text), (), finish, reasoning, stopped_by)
 
 
 def _cut(text: str, prompt: Prompt, call: Call, left: int | None) -> tuple[Sequence[str], Finish]:

@@ -17,6 +17,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from stagelight.sim.anthropic import ANTHROPIC, count_tokens, messages
 from stagelight.sim.chat import chat
 from stagelight.sim.delivery import Delivery, Hanging, Pace, Running
 from stagelight.sim.embeddings import embeddings
@@ -67,6 +68,13 @@ class Service:
             "/v1/audio/speech": speech,
         }
         routes = [Route(path, _Endpoint(self, answer, OPENAI), methods=["POST"]) for path, answer in endpoints.items()]
+        anthropic: dict[str, Callable[[Call], Reply]] = {
+            "/v1/messages": lambda call: messages(call, self._cache),
+            "/v1/messages/count_tokens": count_tokens,
+        }
+        routes += [
+            Route(path, _Endpoint(self, answer, ANTHROPIC), methods=["POST"]) for path, answer in anthropic.items()
+        ]
         routes.append(Route("/v1/models", self._models, methods=["GET"]))
         routes.append(Route("/simulator/release", self._release, methods=["POST"]))
         return Starlette(routes=routes, exception_handlers={HTTPException: _refused, Exception: _not_understood})
