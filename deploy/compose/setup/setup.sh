@@ -7,6 +7,8 @@
 #   setup gateway-token         print the token of the read-only gateway
 #   setup rotate                make new OTLP and gateway tokens; the ones before stay valid until the next time
 #   setup rotate-id-key         make a new key for pseudonyms; the same person gets another one from then on
+#   setup backup                write everything that is kept, secrets too, to standard output as a tar archive
+#   setup restore               put back what backup wrote, from standard input; what is there now is lost
 set -eu
 umask 077
 
@@ -80,19 +82,44 @@ hand_out() {
   place /secrets/app/id_key $APP < $ALL/id_key
 }
 
-own() {  # own UID VOLUME: a directory, so that root needs no right over what is inside
+each_volume() {  # each_volume COMMAND: called with the owner and the folder of every data volume
+  "$1" $COLLECTOR /data/collector
+  "$1" $PROMETHEUS /data/prometheus
+  "$1" $LOKI /data/loki
+  "$1" $TEMPO /data/tempo
+  "$1" $ALERTMANAGER /data/alertmanager
+  "$1" $GRAFANA /data/grafana
+}
+
+own() {  # the folder only, so that starting takes no longer when much is stored
   [ "$(stat -c %u "$2")" = "$1" ] || chown "$1:$1" "$2"
+}
+
+own_whole() {
+  chown -R "$1:$1" "$2"
+}
+
+empty() {
+  find "$1" -mindepth 1 -maxdepth 1 -exec rm -rf {} +
+}
+
+take_back() {
+  chown 0:0 "$2"  # tar sets modes, which root without FOWNER may do only to what it owns
+  empty "$2"
 }
 
 create() {
   make_missing
   hand_out
-  own $COLLECTOR /data/collector
-  own $PROMETHEUS /data/prometheus
-  own $LOKI /data/loki
-  own $TEMPO /data/tempo
-  own $ALERTMANAGER /data/alertmanager
-  own $GRAFANA /data/grafana
+  each_volume own
+}
+
+restore() {
+  each_volume take_back
+  empty $ALL
+  tar -x -o -p -C / -f -
+  each_volume own_whole
+  hand_out
 }
 
 rotate() {  # rotate NAME: the new token first, then the one that was newest
@@ -157,7 +184,16 @@ case "$verb" in
       echo 'Then give applications the new key: docker compose run --rm setup env'
     } >&2
     ;;
+  backup)
+    create
+    tar -c -C / -f - "${ALL#/}" data
+    ;;
+  restore)
+    restore
+    echo 'Everything is as it was when the backup was made.' >&2
+    ;;
   *)
-    refuse "'$verb' is not accepted; accepted: create, env, password, gateway-token, rotate, rotate-id-key"
+    refuse "'$verb' is not accepted; accepted:
+  create, env, password, gateway-token, rotate, rotate-id-key, backup, restore"
     ;;
 esac
