@@ -6,10 +6,11 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 
 import pytest
-from stagelight.integrations.openai import OpenAIInstrumentor
+from stagelight.integrations._instrumentor import Instrumentor
 from stagelight.sim import Simulator
 from stagelight.testing import Captured, Clock, capture
 
@@ -52,12 +53,59 @@ class Script:
                 yield entered
 
 
+def _openai(world: World, options: dict[str, Any]) -> Any:
+    import openai  # the environments of other clients do without it
+
+    is_async = world.kind == "async"
+    make = openai.AsyncOpenAI if is_async else openai.OpenAI
+    # Reading the certificates takes longer than the whole rest of a test, and nothing here is encrypted.
+    http = (openai.DefaultAsyncHttpxClient if is_async else openai.DefaultHttpxClient)(verify=False)
+    usual = {"base_url": world.simulator.url, "api_key": "key", "max_retries": 0, "http_client": http}
+    return make(**{**usual, **options})
+
+
+def _anthropic(world: World, options: dict[str, Any]) -> Any:
+    import anthropic
+
+    is_async = world.kind == "async"
+    make = anthropic.AsyncAnthropic if is_async else anthropic.Anthropic
+    http = (anthropic.DefaultAsyncHttpxClient if is_async else anthropic.DefaultHttpxClient)(verify=False)
+    usual = {"base_url": world.simulator.origin, "api_key": "key", "max_retries": 0, "http_client": http}
+    return make(**{**usual, **options})
+
+
+def _google(world: World, options: dict[str, Any]) -> Any:
+    from google import genai
+
+    http = {
+        "base_url": world.simulator.origin,
+        "client_args": {"verify": False},
+        "async_client_args": {"verify": False},
+    }
+    client = genai.Client(**{"api_key": "key", "http_options": {**http, **options.pop("http_options", {})}, **options})
+    return client.aio if world.kind == "async" else client
+
+
+_MAKERS: dict[str, Callable[[World, dict[str, Any]], Any]] = {
+    "openai": _openai,
+    "anthropic": _anthropic,
+    "google_genai": _google,
+}
+_PROVIDERS = {"google_genai": "gcp.gemini"}
+_INSTRUMENTORS = {
+    "openai": "OpenAIInstrumentor",
+    "anthropic": "AnthropicInstrumentor",
+    "google_genai": "GoogleGenAIInstrumentor",
+}
+
+
 @dataclass
 class World:
     """A simulator and one kind of client."""
 
     kind: str
     simulator: Simulator
+    library: str = "openai"
 
     @property
     def host(self) -> str:
@@ -71,14 +119,7 @@ class World:
 
     def client(self, **options: Any) -> Any:
         """A client of this world's kind; close it."""
-        import openai  # the environments of other clients do without it
-
-        is_async = self.kind == "async"
-        make = openai.AsyncOpenAI if is_async else openai.OpenAI
-        # Reading the certificates takes longer than the whole rest of a test, and nothing here is encrypted.
-        http = (openai.DefaultAsyncHttpxClient if is_async else openai.DefaultHttpxClient)(verify=False)
-        usual = {"base_url": self.simulator.url, "api_key": "key", "max_retries": 0, "http_client": http}
-        return make(**{**usual, **options})
+        return _MAKERS[self.library](self, options)
 
     def play(self, scenario: Scenario, **options: Any) -> Any:
         """Run a scenario with a client of its own."""
@@ -88,13 +129,14 @@ class World:
             try:
                 return await scenario(client)
             finally:
-                await Script.now(client.close())
+                await Script.now((getattr(client, "aclose", None) or client.close)())
 
         return asyncio.run(played())
 
     def run(self, scenario: Scenario, *, clock: Clock | None = None, **options: Any) -> Captured:
         """What was recorded of a scenario."""
-        with capture(provider_hosts={self.host: "openai"}, clock=clock) as captured:
+        provider = _PROVIDERS.get(self.library, self.library)
+        with capture(provider_hosts={self.host: provider}, clock=clock) as captured:
             self.play(scenario, **options)
         return captured
 
@@ -106,11 +148,16 @@ def simulator() -> Iterator[Simulator]:
         yield running
 
 
+def _library(request: pytest.FixtureRequest) -> str:
+    """The client that a test module names; most test OpenAI's."""
+    return str(getattr(request.module, "CLIENT", "openai"))
+
+
 @pytest.fixture(params=["sync", "async"])
 def world(request: pytest.FixtureRequest, simulator: Simulator) -> World:
-    """The simulator, by a sync and by an async client."""
+    """The simulator, by a sync and by an async client of the library that the module names in ``CLIENT``."""
     simulator.forget()
-    return World(request.param, simulator)
+    return World(request.param, simulator, _library(request))
 
 
 @pytest.fixture
@@ -120,9 +167,11 @@ def script() -> type[Script]:
 
 
 @pytest.fixture
-def recorded() -> Iterator[OpenAIInstrumentor]:
-    """The OpenAI client is instrumented."""
-    instrumentor = OpenAIInstrumentor()
+def recorded(request: pytest.FixtureRequest) -> Iterator[Instrumentor]:
+    """The client of the module is instrumented."""
+    library = _library(request)
+    module = import_module(f"stagelight.integrations.{library}")
+    instrumentor = getattr(module, _INSTRUMENTORS[library])()
     assert instrumentor.switch_on()
     yield instrumentor
     instrumentor.uninstrument()

@@ -147,7 +147,11 @@ def test_errors_are_the_providers(client: anthropic.Anthropic, fault: str, kind:
 
 def test_wrong_requests_are_refused(client: anthropic.Anthropic) -> None:
     """What the provider would not accept is an invalid request here too."""
-    for wrong in ({"messages": []}, {"extra_body": {"temperature": 2}}, {"messages": [{"role": "system", "content": "a"}]}):
+    for wrong in (
+        {"messages": []},
+        {"extra_body": {"temperature": 2}},
+        {"messages": [{"role": "system", "content": "a"}]},
+    ):
         with pytest.raises(anthropic.BadRequestError) as raised:
             client.messages.create(**{**ASK, **wrong})
         assert raised.value.body["error"]["type"] == "invalid_request_error"  # type: ignore[index]
