@@ -1,7 +1,7 @@
 """Writes what is generated from the registry: ``python -m stagelight.conventions.generate [--check]``.
 
-Works in a checkout: the document goes to ``docs/conventions.md``. With ``--check`` nothing is written, and the exit
-status is 1 when a file is stale.
+Works in a checkout: the document goes to ``docs/conventions.md``, the Collector's allow list into
+``collector/collector.yaml``. With ``--check`` nothing is written, and the exit status is 1 when a file is stale.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from ._collector import CONFIGURATION, render_collector
 from ._document import render_document
 from ._registry import Registry, RegistryError
 from ._render import render_attributes, render_events, render_metrics, render_spans, render_values
@@ -28,6 +29,7 @@ OUTPUTS: Mapping[Path, Callable[[Registry], str]] = {
     HERE / "spans.py": render_spans,
     HERE / "values.py": render_values,
     ROOT / "docs" / "conventions.md": render_document,
+    CONFIGURATION: render_collector,
 }
 """Who writes which file."""
 
