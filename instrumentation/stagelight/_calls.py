@@ -13,11 +13,12 @@ from opentelemetry.trace import SpanKind
 from stagelight import _clock, cost
 from stagelight._attributes import call_attributes, ledger_attributes, started
 from stagelight._guard import guard, misuse, quietly
+from stagelight._inbound import current_inbound
 from stagelight._ledger import record_usage
 from stagelight._lifecycle import CALL_KEY, Scope, end_span
 from stagelight._operations import OPERATIONS, PRICED_STAGES, span_name
 from stagelight._streaming import Stream
-from stagelight._turns import Turn, current_turn
+from stagelight._turns import Turn, context_below, turn_of_a_stage
 from stagelight._validation import checked_price, checked_reasons, checked_retrieved, checked_text, checked_usage
 from stagelight.facts import CallFacts, Cost, Identity, Outcome, Priced, Request, Response, Stage, Unpriced, Usage
 
@@ -96,9 +97,9 @@ class Call(Scope):
 
     def _start(self) -> None:
         stage, request = self.stage, self.request
-        self._turn = current_turn()
+        self._turn = turn = turn_of_a_stage()
         name, attributes = started(stage, request)
-        self._begin(name, OPERATIONS[stage].kind, attributes, CALL_KEY)
+        self._begin(name, OPERATIONS[stage].kind, attributes, CALL_KEY, context_below(turn))
         runtime = self._runtime
         self._in_flight_as = request.provider
         runtime.in_flight.change(stage, request.provider, 1)
@@ -107,7 +108,10 @@ class Call(Scope):
             runtime.handover.put(partial(_first_call, runtime.instruments, stage, request, identity))
 
     def _identity(self) -> Identity:
-        return self._turn.identity if self._turn is not None else _NOBODY
+        if self._turn is not None:
+            return self._turn.identity
+        inbound = current_inbound(self.context)
+        return _NOBODY if inbound is None else inbound.identity
 
     # integrations
 

@@ -26,13 +26,13 @@ from stagelight.facts import Outcome
 if TYPE_CHECKING:
     from stagelight._runtime import Runtime
 
-__all__ = ["CALL_KEY", "TURN_KEY", "Attachment", "Scope", "end_span", "error_type", "outcome_of"]
+__all__ = ["CALL_KEY", "SPAN_KEY", "TURN_KEY", "Attachment", "Scope", "end_span", "error_type", "outcome_of"]
 
 CALL_KEY = otel_context.create_key("stagelight.call")
 TURN_KEY = otel_context.create_key("stagelight.turn")
 """Where the innermost call and turn stand in a context: a weak reference, and what stood there before."""
 
-(_SPAN_KEY,) = set_span_in_context(INVALID_SPAN, Context())
+(SPAN_KEY,) = set_span_in_context(INVALID_SPAN, Context())
 """Where OpenTelemetry keeps the current span in a context."""
 
 NANOSECONDS = 1_000_000_000
@@ -138,17 +138,27 @@ class Scope(ABC):
 
     # start
 
-    def _begin(self, name: str, kind: SpanKind, attributes: Mapping[str, Any], key: str) -> None:
-        before = otel_context.get_current()
+    def _begin(
+        self,
+        name: str,
+        kind: SpanKind,
+        attributes: Mapping[str, Any],
+        key: str,
+        before: Context | None = None,
+        since: tuple[int, float] | None = None,
+    ) -> None:
+        """Start the span below that of ``before``, now or ``since`` a wall time in ns and the seconds of our clock."""
+        if before is None:
+            before = otel_context.get_current()
         self._runtime = runtime = _runtime.current()
-        self.start_ns = _clock.wall_ns()
+        self.start_ns = _clock.wall_ns() if since is None else since[0]
         self.span = runtime.tracer.start_span(name, before, kind, attributes, start_time=self.start_ns)
         # One copy instead of two. The reference is weak, so that an ended scope is freed at once and not by the garbage
         # collector; while it runs, its block, its stream or the caller holds it.
         self.context = Context(
-            {**before, _SPAN_KEY: self.span, key: (ref(self), before.get(key) if key is TURN_KEY else None)}
+            {**before, SPAN_KEY: self.span, key: (ref(self), before.get(key) if key is TURN_KEY else None)}
         )
-        self.start_s = self._until_s = _clock.seconds()
+        self.start_s = self._until_s = _clock.seconds() if since is None else since[1]
         self._started = True
 
     @abstractmethod

@@ -9,6 +9,7 @@ from opentelemetry import context as otel_context
 
 from stagelight import _runtime
 from stagelight._guard import guard, misuse
+from stagelight._inbound import current_inbound
 from stagelight._ledger import record_event
 from stagelight._turns import current_turn
 from stagelight._validation import checked_score, checked_text
@@ -60,9 +61,9 @@ def identify(
             route=route,
             conversation_id=conversation_id,
         )
-        inside = current_turn()
+        inside = current_turn() or current_inbound()
         if inside is None:
-            misuse("state", "identify():", "outside a turn it has no effect; accepted: inside a turn or job")
+            misuse("state", "identify():", "outside a turn it has no effect; accepted: inside a turn, job or request")
             return
         known = {name: value for name, value in given._asdict().items() if value is not None}
         inside.identity = inside.identity._replace(**known)

@@ -16,12 +16,14 @@ from opentelemetry.context import Context
 from opentelemetry.trace import SpanKind
 
 from stagelight._attributes import cost_status, turn_attributes, turn_start_attributes
-from stagelight._lifecycle import CALL_KEY, TURN_KEY, Scope, end_span
+from stagelight._inbound import Inbound, current_inbound
+from stagelight._lifecycle import CALL_KEY, SPAN_KEY, TURN_KEY, Scope, end_span
 from stagelight._shares import Interval, self_times
 from stagelight._streaming import Stream
+from stagelight.conventions import attributes as a
 from stagelight.facts import Cost, Identity, Outcome, Stage, TurnFacts, Unpriced, Usage
 
-__all__ = ["Turn", "current_turn", "settle_all"]
+__all__ = ["RequestTurn", "Turn", "context_below", "current_turn", "settle_all", "turn_of_a_stage"]
 
 Source = TypeVar("Source")
 
@@ -29,6 +31,8 @@ _FOLD_AT = 512
 _MAX_INTERVALS = 4096
 """Calls of one turn whose time is attributed to their stage; a turn of more is a job, and the rest counts as other."""
 _MAX_UNBILLED = 1000
+
+_SERVER_ERROR = 500
 
 _WORST = ("exact", "estimated", "partial", "unpriced")
 """Statuses from best to worst; a turn has the worst of its calls."""
@@ -121,12 +125,21 @@ class Turn(Scope):
 
     def _start(self) -> None:
         self.outer = current_turn()
+        inbound = current_inbound()
         if self.outer is not None:
             self.identity = _inherit(self.identity, self.outer.identity)
+        elif inbound is not None:
+            self.identity = _inherit(self.identity, inbound.identity)
+            inbound.name = None  # the application says itself what its turns are
+        self._begin_turn(context_below(self.outer), inbound)
+
+    def _begin_turn(self, before: Context, inbound: Inbound | None, since: tuple[int, float] | None = None) -> None:
         attributes = turn_start_attributes(self.kind, self.name, self.identity)
+        if inbound is not None and inbound.request_id is not None:
+            attributes[a.STAGELIGHT_REQUEST_ID] = inbound.request_id
         verb = "invoke_workflow" if self.kind == "turn" else "job"
         name = f"{verb} {self.name}".encode("utf-8", "replace").decode()
-        self._begin(name, SpanKind.INTERNAL, attributes, TURN_KEY)
+        self._begin(name, SpanKind.INTERNAL, attributes, TURN_KEY, before, since)
         self.context = otel_context.set_value(CALL_KEY, None, self.context)
 
     def stream(self, source: Source) -> Source:
@@ -248,6 +261,41 @@ class Turn(Scope):
         )
 
 
+class RequestTurn(Turn):
+    """The turn of a request whose application opens none itself: it began with the request."""
+
+    __slots__ = ("_inbound", "entry_span")
+
+    def __init__(self, inbound: Inbound) -> None:
+        name, route = inbound.name() if inbound.name is not None else ("request", None)
+        super().__init__("turn", name, _inherit(inbound.identity, Identity(route=route)))
+        self._inbound = inbound
+        self.entry_span: Any = None
+
+    def _start(self) -> None:
+        inbound = self._inbound
+        before = otel_context.get_current() if inbound.entry is None else inbound.entry
+        self.entry_span = before.get(SPAN_KEY)
+        self._begin_turn(before, inbound, (inbound.start_ns, inbound.start_s))
+
+    def answered(self, status: int | None, error: BaseException | None, *, abandoned: bool) -> None:
+        """End with the request: how it went is what its client saw.
+
+        Args:
+            status: status code of the answer, if one was begun.
+            error: what left the application.
+            abandoned: the client went away before it had the whole answer; no error of ours.
+        """
+        if abandoned:
+            self.end("client_abandoned")
+        elif error is not None:
+            self.fail(error)
+        else:
+            if status is not None and status >= _SERVER_ERROR:
+                self._note("error", str(status))
+            self.end()
+
+
 def _bill_all(bills: list[Callable[[Identity], None]], identity: Identity) -> None:
     for bill in bills:
         bill(identity)
@@ -284,11 +332,29 @@ def _inherit(own: Identity, outer: Identity) -> Identity:
 
 
 def current_turn(context: Context | None = None) -> Turn | None:
-    """The innermost turn or job that has not ended."""
+    """The innermost turn or job that has not ended; else the request's own, if one was opened."""
     found = otel_context.get_value(TURN_KEY, context)
     while isinstance(found, tuple):
         reference, found = found
         turn = reference()
         if isinstance(turn, Turn) and turn.live:
             return turn
-    return None
+    inbound = current_inbound(context)
+    own: Turn | None = None if inbound is None else inbound.turn
+    return own if own is not None and own.live else None
+
+
+def turn_of_a_stage() -> Turn | None:
+    """The turn that a stage belongs to: the current one, or the request's own, which its first stage opens."""
+    turn = current_turn()
+    if turn is None and (inbound := current_inbound()) is not None:
+        turn = cast("Turn | None", inbound.opened(lambda of: RequestTurn(of).start()))
+    return turn
+
+
+def context_below(turn: Turn | None) -> Context:
+    """The current context; directly below the server's span, with the span of the request's own turn instead."""
+    now = otel_context.get_current()
+    if isinstance(turn, RequestTurn) and now.get(SPAN_KEY) is turn.entry_span:
+        return Context({**now, SPAN_KEY: turn.span})
+    return now

@@ -23,6 +23,7 @@ from opentelemetry._logs import LogRecord, SeverityNumber
 
 from stagelight import _clock, _runtime
 from stagelight._guard import guard
+from stagelight._inbound import current_inbound
 from stagelight._lifecycle import error_type
 from stagelight._turns import current_turn
 from stagelight.conventions import attributes as a
@@ -42,7 +43,7 @@ _SEVERITIES = {
     "fatal": SeverityNumber.FATAL,
 }
 _NOT_SENT = frozenset(
-    {"event", "level", "timestamp", "exception", "exc_info", "stack", "stack_info", "trace_id", "span_id"}
+    {"event", "level", "timestamp", "exception", "exc_info", "stack", "stack_info", "trace_id", "span_id", "request_id"}
 )
 """Keys that have a field of their own, or that carry messages and stack traces."""
 
@@ -62,7 +63,7 @@ _INTEGERS: Final = range(-(2**63), 2**63)
 
 
 def trace_context(_logger: Any, _method: str, event_dict: EventDict) -> EventDict:
-    """Add ``trace_id`` and ``span_id`` (hex) of the current span, and the ``turn``'s name; nothing outside a span."""
+    """Add ``trace_id`` and ``span_id`` (hex) of the current span, the turn's name as ``turn``, and the ``request_id``."""
     with guard("trace_context"):
         span = trace.get_current_span().get_span_context()
         if span.is_valid:
@@ -71,6 +72,9 @@ def trace_context(_logger: Any, _method: str, event_dict: EventDict) -> EventDic
         turn = current_turn()
         if turn is not None:
             event_dict.setdefault("turn", turn.name)
+        inbound = current_inbound()
+        if inbound is not None and inbound.request_id is not None:
+            event_dict.setdefault("request_id", inbound.request_id)
     return event_dict
 
 
@@ -93,6 +97,9 @@ def to_opentelemetry(_logger: Any, method: str, event_dict: EventDict) -> EventD
         level = str(event_dict.get("level", method)).lower()
         attributes = dict(_sent(event_dict))
         attributes[a.STAGELIGHT_RECORD_KIND] = "app"
+        inbound = current_inbound()
+        if inbound is not None and inbound.request_id is not None:
+            attributes[a.STAGELIGHT_REQUEST_ID] = inbound.request_id
         error = _error(event_dict.get("exc_info"))
         if error is not None:
             attributes[a.EXCEPTION_TYPE] = error_type(error)

@@ -6,11 +6,14 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
+
+from stagelight._request_rules import FIELDS, SOURCES, Rule, parse_rules
 
 __all__ = ["ROWS", "Problem", "Row", "Settings", "SettingsError", "read", "table"]
 
@@ -18,6 +21,7 @@ Profile = Literal["released", "latest"]
 
 _TRUE = frozenset({"1", "true", "yes", "on"})
 _FALSE = frozenset({"0", "false", "no", "off"})
+_PATTERN = re.compile(r"[a-z0-9*?._:\[\]-]+")  # of a host name; no scheme, port or path
 MIN_KEY_VARIETY = 8  # "aaaa..." is long and still guessed at once
 MIN_KEY_CHARACTERS = 32  # half of a SHA-256 block in hex; shorter keys can be guessed together with the ids
 
@@ -87,6 +91,13 @@ def _hosts(text: str) -> Mapping[str, str]:
     return MappingProxyType(pairs)
 
 
+def _patterns(text: str) -> tuple[str, ...]:
+    patterns = tuple(piece.strip().lower() for piece in text.split(",") if piece.strip())
+    if not all(_PATTERN.fullmatch(pattern) for pattern in patterns):
+        raise ValueError(text)
+    return patterns
+
+
 _KEY_RULE = f"at least {MIN_KEY_CHARACTERS} characters, {MIN_KEY_VARIETY} of them different"
 _SWITCH = "1, true, yes, on or 0, false, no, off"
 
@@ -107,6 +118,11 @@ ROWS: tuple[Row, ...] = (
     Row("provider_hosts", "STAGELIGHT_PROVIDER_HOSTS", _hosts, "host=provider pairs separated by commas",
         MappingProxyType({}),
         "Provider of a host the client library cannot tell, e.g. a proxy: 127.0.0.1:8080=openai."),
+    Row("propagate_to", "STAGELIGHT_PROPAGATE_TO", _patterns, "host names and * patterns separated by commas", None,
+        "Hosts that trace context, baggage and request ids are sent to; not set: all but known AI providers."),
+    Row("request_identity", "STAGELIGHT_REQUEST_IDENTITY", parse_rules,
+        f"field=source:name pairs separated by commas; fields: {', '.join(FIELDS)}; sources: {', '.join(SOURCES)}", (),
+        "Whose request it is: tenant=header:x-tenant,user_id=jwt:sub,*=function:app.owners:owner_of."),
     Row("instrument", "STAGELIGHT_INSTRUMENT", _switch, _SWITCH, True,
         "Instrument the installed client libraries in configure()."),
 )  # fmt: skip
@@ -123,6 +139,8 @@ class Settings:
     id_key_file: Path | None = None
     cost_names: Literal["own", "upstream"] = "own"
     provider_hosts: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    propagate_to: tuple[str, ...] | None = None
+    request_identity: tuple[Rule, ...] = ()
     instrument: bool = True
 
     def __repr__(self) -> str:
@@ -208,7 +226,7 @@ def table() -> str:
     lines = ["| variable | accepted | default | meaning |", "|---|---|---|---|"]
     for row in ROWS:
         default = "not set" if row.default is None else str(row.default).lower()
-        if isinstance(row.default, Mapping):
+        if isinstance(row.default, Mapping | tuple):
             default = "none"
         lines.append(f"| `{row.variable}` | {row.accepted} | {default} | {row.doc} |")
     return "\n".join(lines)

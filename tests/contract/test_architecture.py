@@ -65,7 +65,9 @@ ORDER = (
     "_exits",
     "propagation",
     "configure",
+    "instrumentations",
     "distro",
+    "autopath",
     "_request_identity",
     "_exchange",
     "asgi",
@@ -80,7 +82,8 @@ READERS = {
     "embedded": {"sources"},
     "sim": set[str](),
     "demo": {"embedded", "sim"},
-    "cli": {"sources", "embedded", "demo", "settings"},  # doctor reads the settings that the library would use
+    # doctor reads the settings that the library would use, and who would instrument what
+    "cli": {"sources", "embedded", "demo", "settings", "standard", "instrumentations"},
     "__main__": {"cli"},
 }
 """What works on stored telemetry or stands beside the library, and what else each of them may import."""
@@ -90,7 +93,7 @@ FOR_READERS = {"_version", "conventions", "facts", "cost"}
 CORE = {"genai_prices", "google", "grpc", "opentelemetry", "structlog", "yaml"}
 """Third-party packages that are always installed."""
 
-EXTRA_INSTRUMENTATIONS = {"fastapi", "httpx"}
+EXTRA_INSTRUMENTATIONS = {"fastapi", "httpx", "starlette"}
 """Parts of the namespace ``opentelemetry.instrumentation`` that are extras all the same."""
 
 SERVER_SIDE = {"embedded", "sim"}

@@ -8,14 +8,17 @@ from typing import Any
 
 import pytest
 import stagelight
+from opentelemetry import context as otel_context
 from opentelemetry.trace import StatusCode
 from stagelight._bounds import LabelBounds
 from stagelight._calls import Call
+from stagelight._inbound import REQUEST_KEY, Inbound
 from stagelight._labels import BoundedLabels
+from stagelight._lifecycle import Attachment
 from stagelight.conventions import attributes, metrics, spans
 from stagelight.conventions._registry import Attribute, Signal
 from stagelight.conventions._rules import load_registry
-from stagelight.facts import RateLimit, Request, Response, Retrieved, Stage, Usage
+from stagelight.facts import Identity, RateLimit, Request, Response, Retrieved, Stage, Usage
 from stagelight.testing import Captured, capture
 
 REGISTRY = load_registry()
@@ -129,7 +132,11 @@ def captured(request: pytest.FixtureRequest) -> Iterator[Captured]:
     owner = {"feature": "help", "variant": "B", "tenant": "acme", "route": "/answers"}
     settings = {"semconv": request.param, "id_key": "0123456789abcdef" * 4, "cost_names": "upstream"}
     with capture(**settings) as everything:
-        with stagelight.turn("answer", conversation_id="conversation-1", user_id="u", session_id="s", **owner):
+        request = otel_context.set_value(REQUEST_KEY, Inbound("request-1", Identity()))
+        with (
+            Attachment(request),
+            stagelight.turn("answer", conversation_id="conversation-1", user_id="u", session_id="s", **owner),
+        ):
             for stage in CALLS:
                 call(stage)
                 call(stage, error=RefusedError("no"))

@@ -255,7 +255,7 @@ WRONG: dict[str, tuple[str, Callable[[Any], object], str]] = {
     "outside": (
         "state",
         lambda _: stagelight.identify(tenant="acme"),
-        "identify(): outside a turn it has no effect; accepted: inside a turn or job",
+        "identify(): outside a turn it has no effect; accepted: inside a turn, job or request",
     ),
 }
 

@@ -1,0 +1,84 @@
+"""Whose request it is, read from its headers, cookies, a JWT or a function of the application, as a setting says."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import Callable, Mapping
+from http.cookies import CookieError, SimpleCookie
+from importlib import import_module
+from typing import Any, Final
+
+from stagelight._guard import misuse, quietly
+from stagelight._remarks import owner_of
+from stagelight._request_rules import FIELDS, Rule
+from stagelight.facts import Identity
+
+__all__ = ["Headers", "identity_of"]
+
+_MOST_CHARACTERS: Final = 256  # of one value: longer ones are no ids
+_MOST_TOKEN_CHARACTERS: Final = 16_384
+
+Headers = Mapping[str, str]
+"""Header names in lower case, and their values."""
+
+
+def identity_of(rules: tuple[Rule, ...], headers: Headers) -> Identity:
+    """What the rules find; a source that is missing or unreadable is no error and gives nothing.
+
+    The claims of a JWT are read without checking its signature: whether the request is allowed is the application's
+    business, and a forged claim is refused there. Say nothing here that access depends on.
+    """
+    found: dict[str, str] = {}
+    for rule in rules:
+        value = quietly("request identity", lambda rule=rule: _READERS[rule.source](rule.name, headers), None)  # type: ignore[misc]
+        values = value if isinstance(value, Mapping) else {rule.field: value}
+        for field, given in values.items():
+            if field in FIELDS and isinstance(given, str | int) and 0 < len(str(given)) <= _MOST_CHARACTERS:
+                found.setdefault(field, str(given))
+    return owner_of("request", **found) if found else Identity()
+
+
+def _header(name: str, headers: Headers) -> str | None:
+    return headers.get(name)
+
+
+def _cookie(name: str, headers: Headers) -> str | None:
+    try:
+        cookies = SimpleCookie(headers.get("cookie", ""))
+    except CookieError:
+        return None
+    return cookies[name].value if name in cookies else None
+
+
+def _claim(name: str, headers: Headers) -> Any:
+    scheme, _, token = headers.get("authorization", "").partition(" ")
+    parts = token.strip().split(".")
+    if scheme.lower() != "bearer" or len(parts) != 3 or len(token) > _MOST_TOKEN_CHARACTERS:
+        return None
+    try:
+        claims = json.loads(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
+    except (binascii.Error, ValueError, RecursionError):
+        return None
+    for step in name.split("."):
+        claims = claims.get(step) if isinstance(claims, dict) else None
+    return claims
+
+
+def _function(name: str, headers: Headers) -> Any:
+    module, _, attribute = name.partition(":")
+    try:
+        function = getattr(import_module(module), attribute)
+    except (ImportError, AttributeError):
+        misuse("state", "STAGELIGHT_REQUEST_IDENTITY:", f"{name!r} cannot be imported; accepted: module:function")
+        return None
+    return function(headers)
+
+
+_READERS: Final[Mapping[str, Callable[[str, Headers], Any]]] = {
+    "header": _header,
+    "cookie": _cookie,
+    "jwt": _claim,
+    "function": _function,
+}

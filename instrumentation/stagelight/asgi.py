@@ -1,0 +1,147 @@
+"""Requests of ASGI applications (FastAPI, Starlette, any other): request ids, owners, and the turn of a request.
+
+``app.add_middleware(stagelight.asgi.RequestMiddleware)`` in code; by environment variables nothing is to be done.
+
+Every answer carries ``X-Request-ID`` (the caller's, if it is acceptable) and ``traceresponse``. The first stage that
+runs while a request is served opens its turn, unless the application opens turns itself; the turn began with the
+request and ends with the last byte of the answer. Work after that byte is in the trace, not in the turn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any, Final
+
+from stagelight._exchange import Exchange
+from stagelight._guard import guard, quietly
+from stagelight._lifecycle import Attachment
+
+__all__ = ["AnswerHeaders", "RequestMiddleware"]
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+_KINDS: Final = frozenset({"http", "websocket"})
+_EXCHANGE: Final = "stagelight.exchange"
+_STARTS: Final = frozenset({"http.response.start", "websocket.accept"})
+_ORDERLY: Final = frozenset({1000, 1005})
+"""Close codes of a client that is done: normal closure, and none given (RFC 6455, section 7.4.1)."""
+
+
+class RequestMiddleware:
+    """Middleware around an ASGI application.
+
+    Place it inside the official server instrumentation, as ``add_middleware`` does: the turn is then a child of the
+    server's span. What the application raises passes through untouched.
+    """
+
+    def __init__(self, app: App) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection."""
+        if scope["type"] not in _KINDS:
+            await self.app(scope, receive, send)
+            return
+        if _EXCHANGE not in scope:
+            scope, send = _announced(scope, send)
+        exchange: Exchange | None = scope[_EXCHANGE]
+        if exchange is None or exchange.entered:
+            await self.app(scope, receive, send)
+            return
+        watch = _Watch(exchange, receive, send)
+        context = quietly("request", exchange.enter, None)
+        if context is None:
+            await self.app(scope, receive, send)
+            return
+        with Attachment(context), exchange.noted_in_sentry():
+            try:
+                await self.app(scope, watch.receive, watch.send)
+            except BaseException as error:
+                exchange.finish(error)
+                raise
+            exchange.finish()
+
+
+class AnswerHeaders:
+    """The outer half of the middleware: gives every answer its headers, also one made when the application failed."""
+
+    def __init__(self, app: App) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection."""
+        if scope["type"] in _KINDS and _EXCHANGE not in scope:
+            scope, send = _announced(scope, send)
+        await self.app(scope, receive, send)
+
+
+class _Watch:
+    """Sees the client leave and the last byte go."""
+
+    __slots__ = ("_exchange", "_receive", "_send")
+
+    def __init__(self, exchange: Exchange, receive: Receive, send: Send) -> None:
+        self._exchange = exchange
+        self._receive = receive
+        self._send = send
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        kind = message["type"]
+        if kind == "http.disconnect" or (kind == "websocket.disconnect" and message.get("code") not in _ORDERLY):
+            self._exchange.abandoned = True
+        return message
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self._exchange.status = message.get("status")
+        try:
+            await self._send(message)
+        except OSError:  # what servers raise for a client that is gone (ASGI, "Disconnected Client")
+            self._exchange.abandoned = True
+            raise
+        kind = message["type"]
+        if kind == "websocket.close" or (kind == "http.response.body" and not message.get("more_body")):
+            self._exchange.finish()
+
+
+def _announced(scope: Scope, send: Send) -> tuple[Scope, Send]:
+    """The scope with the exchange it belongs to, and a ``send`` that adds the headers."""
+    exchange = quietly("request", lambda: Exchange(_headers(scope), lambda: _name(scope)), None)
+    # In place: routers write what they find into this very mapping, and the turn's name is read from it later.
+    scope[_EXCHANGE] = exchange
+    if exchange is None:
+        return scope, send
+
+    async def with_headers(message: Message) -> None:
+        if message["type"] in _STARTS:
+            with guard("request headers"):
+                given = list(message.get("headers") or ())
+                present = {bytes(name).lower() for name, _ in given}
+                added = [(name.encode(), value.encode()) for name, value in exchange.answer()]
+                message = {**message, "headers": [*given, *(pair for pair in added if pair[0] not in present)]}
+        await send(message)
+
+    return scope, with_headers
+
+
+def _headers(scope: Scope) -> dict[str, str]:
+    """Names in lower case; of a name that comes several times, the first."""
+    found: dict[str, str] = {}
+    for name, value in scope.get("headers") or ():
+        found.setdefault(bytes(name).decode("latin-1").lower(), bytes(value).decode("latin-1"))
+    return found
+
+
+def _name(scope: Scope) -> tuple[str, str | None]:
+    """Name of the turn and template of the route: ``POST /answers/{id}``; never the path itself, which holds ids."""
+    route = getattr(scope.get("route"), "path", None)
+    method = scope.get("method") or "websocket"
+    if isinstance(route, str):
+        return f"{method} {route}", route
+    endpoint = scope.get("endpoint")
+    return f"{method} {getattr(endpoint, '__name__', 'request')}", None

@@ -1,0 +1,131 @@
+"""What is sent along with outgoing calls, and to whom: trace context, baggage and the request's id, by host.
+
+The official instrumentations of HTTP clients call the global propagator; ours stands around it and looks at the host of
+the span they made. Nothing is sent to third-party AI providers unless a setting says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, MutableMapping, Sequence
+from fnmatch import fnmatchcase
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from opentelemetry import context as otel_context
+from opentelemetry import propagate, trace
+from opentelemetry.context import Context
+from opentelemetry.propagators.textmap import (
+    CarrierT,
+    Getter,
+    Setter,
+    TextMapPropagator,
+    default_getter,
+    default_setter,
+)
+from opentelemetry.trace import SpanKind
+
+from stagelight import _runtime
+from stagelight._calls import current_call
+from stagelight._guard import guard, quietly
+from stagelight._inbound import REQUEST_KEY, Inbound, accepted_id, current_inbound
+from stagelight._operations import OPERATIONS
+from stagelight.conventions import attributes as a
+from stagelight.facts import Identity
+from stagelight.integrations._hosts import COMPATIBLE, provider_of
+
+__all__ = ["REQUEST_ID_HEADER", "HostAwarePropagator", "install", "is_allowed"]
+
+REQUEST_ID_HEADER: Final = "x-request-id"
+
+# What the official instrumentations call the host, in the stable and in the old generation of the HTTP conventions.
+_HOSTS: Final = (a.SERVER_ADDRESS, "net.peer.name", "http.host")
+_URLS: Final = ("url.full", "http.url")
+
+
+class HostAwarePropagator(TextMapPropagator):
+    """Stands around the application's propagator: injects for allowed hosts only, and carries the request's id."""
+
+    def __init__(self, inner: TextMapPropagator) -> None:
+        self.inner = inner
+
+    def extract(
+        self, carrier: CarrierT, context: Context | None = None, getter: Getter[CarrierT] = default_getter
+    ) -> Context:
+        """As the inner propagator; the request's id, where it is acceptable, is known in the context."""
+        extracted = self.inner.extract(carrier, context, getter)
+        return quietly("extract", lambda: _with_request(extracted, carrier, getter), extracted)
+
+    def inject(
+        self, carrier: CarrierT, context: Context | None = None, setter: Setter[CarrierT] = default_setter
+    ) -> None:
+        """As the inner propagator, for a host that is allowed; otherwise nothing."""
+        if not quietly("inject", lambda: _may_go(context), False):
+            return
+        self.inner.inject(carrier, context, setter)
+        with guard("inject"):
+            inbound = current_inbound(context)
+            if inbound is not None and inbound.request_id is not None and not _has_id(carrier):
+                setter.set(carrier, REQUEST_ID_HEADER, inbound.request_id)
+
+    @property
+    def fields(self) -> set[str]:
+        """The headers it may set."""
+        return {*self.inner.fields, REQUEST_ID_HEADER}
+
+
+def install() -> None:
+    """Stand around the global propagator, once."""
+    if not isinstance(propagate.get_global_textmap(), HostAwarePropagator):
+        propagate.set_global_textmap(HostAwarePropagator(propagate.get_global_textmap()))
+
+
+def is_allowed(host: str, patterns: Sequence[str] | None, told: Mapping[str, str]) -> bool:
+    """Whether trace context, baggage and request id may go to a host.
+
+    Args:
+        host: the host name, without a port.
+        patterns: names and ``*`` patterns of the allowed hosts (``STAGELIGHT_PROPAGATE_TO``); ``None`` allows every
+            host that is not a known AI provider's.
+        told: hosts whose provider the user named (``STAGELIGHT_PROVIDER_HOSTS``); they are providers too.
+    """
+    name = host.lower().rstrip(".")
+    if patterns is None:
+        return provider_of((name, None), told) == COMPATIBLE
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def _may_go(context: Context | None) -> bool:
+    settings = _runtime.current().settings
+    span = trace.get_current_span(context)
+    if getattr(span, "kind", None) in {SpanKind.PRODUCER, SpanKind.SERVER}:
+        return True  # a message of our own to our own workers, or an answer
+    host = _host_of(getattr(span, "attributes", None) or {})
+    if host is not None:
+        return is_allowed(host, settings.propagate_to, settings.provider_hosts)
+    # An unsampled span knows no host: inside a call of a provider's client it is the provider's.
+    call = current_call()
+    return call is None or OPERATIONS[call.stage].kind is not SpanKind.CLIENT
+
+
+def _host_of(attributes: Mapping[str, Any]) -> str | None:
+    for name in _HOSTS:
+        if isinstance(found := attributes.get(name), str) and found:
+            return urlsplit(f"//{found}").hostname
+    for name in _URLS:
+        if isinstance(found := attributes.get(name), str) and found:
+            return urlsplit(found).hostname
+    return None
+
+
+def _has_id(carrier: Any) -> bool:
+    return isinstance(carrier, MutableMapping) and any(str(key).lower() == REQUEST_ID_HEADER for key in carrier)
+
+
+def _with_request(context: Context, carrier: CarrierT, getter: Getter[CarrierT]) -> Context:
+    if current_inbound(context) is not None:
+        return context
+    found = getter.get(carrier, REQUEST_ID_HEADER)
+    request_id = accepted_id(found[0]) if found else None
+    if request_id is None:
+        return context
+    return otel_context.set_value(REQUEST_KEY, Inbound(request_id, Identity()), context)
