@@ -67,22 +67,25 @@ class AudioBytes(_Bytes):
 
 
 class JsonBytes(_Bytes):
-    """An answer in one piece that the caller reads as bytes."""
+    """An answer in one piece that the caller reads as bytes; a longer one than ``most_bytes`` is not read."""
 
     streamed: ClassVar[bool] = False
 
-    def __init__(self, encoding: str | None, read: Callable[[Any], Response | None]) -> None:
+    def __init__(
+        self, encoding: str | None, read: Callable[[Any], Response | None], most_bytes: int = _MOST_JSON_BYTES
+    ) -> None:
         self._encoding = encoding
         self._read = read
+        self._most_bytes = most_bytes
         self._kept = bytearray()
 
     def take(self, chunk: Any) -> bool:
-        if len(self._kept) <= _MOST_JSON_BYTES:
-            self._kept += chunk
+        if len(self._kept) <= self._most_bytes:
+            self._kept += chunk[: self._most_bytes + 1 - len(self._kept)]
         return False
 
     def response(self) -> Response | None:
-        if not self._kept or len(self._kept) > _MOST_JSON_BYTES:
+        if not self._kept or len(self._kept) > self._most_bytes:
             return None
         try:
             told = json.loads(self._decoded())
@@ -94,7 +97,7 @@ class JsonBytes(_Bytes):
         if self._encoding in {None, "", "identity"}:
             return bytes(self._kept)
         # 47: zlib tells gzip from deflate by itself.
-        return zlib.decompressobj(47).decompress(bytes(self._kept), _MOST_JSON_BYTES)
+        return zlib.decompressobj(47).decompress(bytes(self._kept), self._most_bytes)
 
 
 class Watch:

@@ -18,6 +18,8 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from stagelight.sim.anthropic import ANTHROPIC, count_tokens, messages
+from stagelight.sim.aws import AWS, converse, converse_stream
+from stagelight.sim.bedrock_models import invoke, invoke_stream
 from stagelight.sim.chat import chat
 from stagelight.sim.delivery import Delivery, Hanging, Pace, Running
 from stagelight.sim.embeddings import embeddings
@@ -75,9 +77,18 @@ class Service:
         routes += [
             Route(path, _Endpoint(self, answer, ANTHROPIC), methods=["POST"]) for path, answer in anthropic.items()
         ]
+        bedrock = {
+            "converse": converse, "converse-stream": converse_stream,
+            "invoke": invoke, "invoke-with-response-stream": invoke_stream,
+        }  # fmt: skip
+        for action, act in bedrock.items():
+            routes.append(Route(f"/model/{{model:path}}/{action}", self._cached(act, AWS), methods=["POST"]))
         routes.append(Route("/v1/models", self._models, methods=["GET"]))
         routes.append(Route("/simulator/release", self._release, methods=["POST"]))
         return Starlette(routes=routes, exception_handlers={HTTPException: _refused, Exception: _not_understood})
+
+    def _cached(self, answer: Callable[[Call, PromptCache], Reply], dialect: Dialect) -> _Endpoint:
+        return _Endpoint(self, lambda call: answer(call, self._cache), dialect)
 
     async def respond(self, request: Request, answer: Callable[[Call], Reply], dialect: Dialect) -> ASGIApp:
         """Answer one request to a simulated endpoint."""
