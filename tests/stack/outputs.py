@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import secrets
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from concurrent import futures
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -43,6 +46,12 @@ class Outputs:
         """Add a request of ``signal``."""
         with self._lock:
             getattr(self, signal).MergeFrom(request)
+
+    def forget(self) -> None:
+        """Forget what has arrived."""
+        with self._lock:
+            for signal in REQUESTS:
+                getattr(self, signal).Clear()
 
     def everything(self) -> bytes:
         """All that has arrived, as bytes to search in."""
@@ -124,9 +133,9 @@ def send(stack: Stack, signal: str, request: Any, *, token: str | None = None) -
 
 
 @contextmanager
-def receiving(stack: Stack) -> Iterator[Outputs]:
-    """Listen where Tempo, Prometheus and Loki would."""
-    outputs = Outputs()
+def receiving(stack: Stack, outputs: Outputs | None = None) -> Iterator[Outputs]:
+    """Listen where Tempo, Prometheus and Loki would; what arrives goes to new ``Outputs`` or to these."""
+    outputs = outputs or Outputs()
     servers = [
         ThreadingHTTPServer(("127.0.0.1", stack.places[name, port]), _handler(outputs, signal))
         for name, port, signal in (("prometheus", 9090, "metrics"), ("loki", 3100, "logs"))
@@ -174,3 +183,53 @@ def _tempo(outputs: Outputs, port: int) -> grpc.Server:
     assert server.add_insecure_port(f"127.0.0.1:{port}") == port
     server.start()
     return server
+
+
+@contextmanager
+def collecting(folder: Path, **variables: str) -> Iterator[tuple[Stack, Outputs]]:
+    """The Collector alone, in the environment that compose would be started in, and what comes out of it."""
+    stack = Stack(folder, ["collector"], variables=variables)
+    with receiving(stack) as outputs, stack:
+        yield stack, outputs
+
+
+def trace_request(resource: Mapping[str, Any] | None = None) -> tuple[ExportTraceServiceRequest, Any]:
+    """A request with one finished span, and the span."""
+    request = ExportTraceServiceRequest()
+    of = request.resource_spans.add()
+    _put_all(of.resource, {"service.name": "shop", **(resource or {})})
+    scope = of.scope_spans.add()
+    now = time.time_ns()
+    return request, scope.spans.add(
+        trace_id=secrets.token_bytes(16),
+        span_id=secrets.token_bytes(8),
+        name="step",
+        kind=1,
+        start_time_unix_nano=now - 5_000_000,
+        end_time_unix_nano=now,
+    )
+
+
+def log_request(resource: Mapping[str, Any] | None = None) -> tuple[ExportLogsServiceRequest, Any]:
+    """A request with one log record, and the record."""
+    request = ExportLogsServiceRequest()
+    of = request.resource_logs.add()
+    _put_all(of.resource, {"service.name": "shop", **(resource or {})})
+    return request, of.scope_logs.add().log_records.add(time_unix_nano=time.time_ns(), severity_number=9)
+
+
+def metric_request(name: str, resource: Mapping[str, Any] | None = None) -> tuple[ExportMetricsServiceRequest, Any]:
+    """A request with one cumulative counter, and the counter's only point."""
+    request = ExportMetricsServiceRequest()
+    of = request.resource_metrics.add()
+    _put_all(of.resource, {"service.name": "shop", **(resource or {})})
+    metric = of.scope_metrics.add().metrics.add(name=name)
+    metric.sum.aggregation_temporality = 2
+    metric.sum.is_monotonic = True
+    now = time.time_ns()
+    return request, metric.sum.data_points.add(start_time_unix_nano=now - 1_000_000_000, time_unix_nano=now, as_int=1)
+
+
+def _put_all(into: Any, fields: Mapping[str, Any]) -> None:
+    for key, content in fields.items():
+        put(into, key, content)
