@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import http.client
 import os
 import secrets
@@ -69,7 +70,8 @@ class Secrets:
         """The files below ``/run/secrets`` of a service, by name."""
         if name != "collector":
             return {}
-        return {"otlp_tokens": "\n".join(self.tokens) + "\n", "id_key": self.id_key, "id_key_id": "1"}
+        key_id = hashlib.sha256(f"stagelight key id:{self.id_key}".encode()).hexdigest()[:8]
+        return {"otlp_tokens": "\n".join(self.tokens) + "\n", "id_key": self.id_key, "id_key_id": key_id}
 
 
 class Stack:

@@ -22,7 +22,7 @@ def find(name: str) -> Path | None:
     """A program in ``$STAGELIGHT_TOOLS``, in the cache of `make tools`, or, for those it cannot build, on PATH."""
     given = os.environ.get("STAGELIGHT_TOOLS")
     for folder in (Path(given) if given else None, _cache()):
-        if folder is not None and os.access(folder / name, os.X_OK):
+        if folder is not None and (folder / name).is_file() and os.access(folder / name, os.X_OK):
             return folder / name
     found = shutil.which(name) if name in _ANYWHERE else None
     return Path(found) if found else None

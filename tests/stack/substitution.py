@@ -40,6 +40,15 @@ def free_places(services: Iterable[str] = PORTS) -> dict[tuple[str, int], int]:
             one.close()
 
 
+def free_port() -> int:
+    """One free port of the loopback interface."""
+    held: list[socket.socket] = []
+    try:
+        return _free_port(held)
+    finally:
+        held[0].close()
+
+
 def _free_port(held: list[socket.socket]) -> int:
     while True:
         port = random.choice(_FREE)
