@@ -79,15 +79,22 @@ class ClientCall:
         if not http.is_success:  # a client with middleware shows it failed attempts too
             return
         self._http = http
-        if not http.is_closed:
-            if self.operation.binary is not None:
-                self.observed.absorb(self.operation.response(None, self.request))
-            self.body = watch_body(http, Watch(self.observed, self._bytes_of(http.headers)), self.operation.items)
+        is_read = http.is_closed
+        if is_read and not _has_events(http.headers):
+            return
+        if self.operation.binary is not None:
+            self.observed.absorb(self.operation.response(None, self.request))
+        watch = Watch(self.observed, self._bytes_of(http.headers))
+        if is_read:  # events that came in one piece, as from a cache or a recording, have yet to reach the caller
+            self.body = body = Body(None, watch, self.operation.items)
+            _bodies[http] = lambda: body
+        else:
+            self.body = watch_body(http, watch, self.operation.items)
             _bodies[http] = ref(self.body)
 
     def _bytes_of(self, headers: Mapping[str, str]) -> Chunks:
-        operation, request, kind = self.operation, self.request, headers.get("content-type", "")
-        if "event-stream" in kind or "eventstream" in kind:
+        operation, request = self.operation, self.request
+        if _has_events(headers):
             return UnreadBytes()
         if operation.binary is not None:
             return operation.binary(request, headers)
@@ -125,6 +132,11 @@ class ClientCall:
         self.observed.fail(error)
 
 
+def _has_events(headers: Mapping[str, str]) -> bool:
+    kind = headers.get("content-type", "")
+    return "event-stream" in kind or "eventstream" in kind
+
+
 def _json(http: Any) -> Any:
     if http is None:
         return None
@@ -134,7 +146,7 @@ def _json(http: Any) -> Any:
         return None
 
 
-_bodies: WeakKeyDictionary[Any, ref[Body]] = WeakKeyDictionary()
+_bodies: WeakKeyDictionary[Any, Callable[[], Body | None]] = WeakKeyDictionary()
 """The watched body of a response; a client that traces itself puts its own around it."""
 
 
