@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import fcntl
 import hashlib
-import json
 import os
 import platform
 import re
@@ -73,23 +72,22 @@ def run(command: tuple[str, ...], *, cwd: Path, log: Path) -> str:
     return done.stdout.decode()
 
 
-def build_module(program: Program, *, into: Path, scratch: Path, log: Path) -> None:
+def build_module(program: Program, *, into: Path, scratch: Path, log: Path) -> None:  # noqa: ARG001
     """Build a program from its wrapper module."""
-    module = TOOLS / program.module
-    overlay: tuple[str, ...] = ()
-    if program.module == "alertmanager":
-        overlay = (f"-overlay={without_pages(module, scratch=scratch, log=log)}",)
-    run((*BUILD, *overlay, "-o", str(into), program.package), cwd=module, log=log)
+    run((*BUILD, "-o", str(into), program.package), cwd=TOOLS / program.module, log=log)
 
 
-def without_pages(module: Path, *, scratch: Path, log: Path) -> Path:
-    """The overlay under which Alertmanager compiles: since 0.32 its module lacks the built pages that it embeds."""
-    run(("go", "mod", "download", "github.com/prometheus/alertmanager"), cwd=module, log=log)
-    listed = run(("go", "list", "-m", "-f", "{{.Dir}}", "github.com/prometheus/alertmanager"), cwd=module, log=log)
-    overlay = scratch / "overlay.json"
-    original = str(Path(listed.strip()) / "ui" / "web.go")
-    overlay.write_text(json.dumps({"Replace": {original: str(module / "no_ui.go")}}))
-    return overlay
+def build_alertmanager(program: Program, *, into: Path, scratch: Path, log: Path) -> None:
+    """Build Alertmanager without its pages, which its module lacks since 0.32, from a copy with our ``no_ui.go``."""
+    wrapper = TOOLS / program.module
+    run(("go", "mod", "download", "github.com/prometheus/alertmanager"), cwd=wrapper, log=log)
+    listed = run(("go", "list", "-m", "-f", "{{.Dir}}", "github.com/prometheus/alertmanager"), cwd=wrapper, log=log)
+    copy = scratch / "source"
+    shutil.copytree(listed.strip(), copy, copy_function=shutil.copyfile)
+    for directory in (copy, *(path for path in copy.rglob("*") if path.is_dir())):
+        directory.chmod(0o755)  # the cache's are read-only
+    shutil.copyfile(wrapper / "no_ui.go", copy / "ui" / "web.go")
+    run((*BUILD, "-o", str(into), "./cmd/alertmanager"), cwd=copy, log=log)
 
 
 def build_collector(program: Program, *, into: Path, scratch: Path, log: Path) -> None:
@@ -99,6 +97,9 @@ def build_collector(program: Program, *, into: Path, scratch: Path, log: Path) -
     manifest = TOOLS / program.module / "builder.yaml"
     run((str(builder), "--config", str(manifest), "--ldflags=-s -w"), cwd=scratch, log=log)
     (scratch / "_build" / program.name).replace(into)
+
+
+BUILDERS: dict[str, Callable[..., None]] = {"collector": build_collector, "alertmanager": build_alertmanager}
 
 
 def check_go() -> None:
@@ -138,7 +139,7 @@ def build_all(root: Path) -> None:
     for number, program in enumerate(missing, start=1):
         print(f"[{number}/{len(missing)}] {program.name} ...", end=" ", flush=True)
         started = time.monotonic()
-        build: Callable[..., None] = build_collector if program.module == "collector" else build_module
+        build = BUILDERS.get(program.module, build_module)
         with tempfile.TemporaryDirectory(dir=root) as scratch:
             finished = Path(scratch) / program.name
             build(program, into=finished, scratch=Path(scratch), log=root / f"{program.name}.log")
