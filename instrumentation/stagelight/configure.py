@@ -126,8 +126,8 @@ def _begin(given: Mapping[str, Any], *, waits: bool) -> Configured:
             raise SettingsError(problem.message)
         logger.error("%s; continuing without it", problem.message)
     _first = waits
-    with standard.readable_propagators():
-        _configured = _set_up(chosen, problems)
+    standard.load_propagators()
+    _configured = _set_up(chosen, problems)
     return _configured
 
 
@@ -165,12 +165,20 @@ def _set_up(settings: Settings, problems: tuple[Problem, ...]) -> Configured:
         logger.info("stagelight joins the application's own providers of %s", ", ".join(sorted(taken)))
     runtime = _runtime_for(settings, providers, taken)
     _runtime.install(runtime)
+    _propagate()
     instrumented = _instrument() if settings.instrument else ()
     if providers is not None:
         deliver_at_exit(shutdown, partial(flush, EXIT_LIMIT_S))
     else:
         atexit.register(shutdown)  # the application's own exporters are its to flush
     return Configured(settings, instrumented, joined="traces" in taken, problems=problems, _providers=providers)
+
+
+def _propagate() -> None:
+    # Imported here: with a wrong OTEL_PROPAGATORS, the import is safe only once OpenTelemetry has been imported.
+    from stagelight import propagation
+
+    propagation.install()
 
 
 def _taken() -> Iterator[Signal]:

@@ -5,9 +5,9 @@ Numbers of queues, intervals and limits are not here: who reads them says what i
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, Literal, NamedTuple
 from urllib.parse import unquote, urlsplit
@@ -21,8 +21,8 @@ __all__ = [
     "SIGNALS",
     "StandardRow",
     "exporter_names",
+    "load_propagators",
     "problems",
-    "readable_propagators",
     "stops",
 ]
 
@@ -204,15 +204,13 @@ def _value(name: str, environment: Mapping[str, str]) -> str:
     return environment.get(name, "").strip()
 
 
-@contextmanager
-def readable_propagators() -> Iterator[None]:
-    """Keep a wrong ``OTEL_PROPAGATORS`` from raising where OpenTelemetry is imported: inside, it is not set."""
+def load_propagators() -> None:
+    """Import OpenTelemetry's propagators; with a wrong ``OTEL_PROPAGATORS``, whose import raises, the default ones."""
     name = "OTEL_PROPAGATORS"
-    if name not in os.environ or _propagators(os.environ[name], os.environ):
-        yield
-        return
-    wrong = os.environ.pop(name)
+    given = os.environ.get(name, "")
+    wrong = os.environ.pop(name) if given and not _propagators(given, os.environ) else None
     try:
-        yield
+        importlib.import_module("opentelemetry.propagate")
     finally:
-        os.environ[name] = wrong
+        if wrong is not None:
+            os.environ[name] = wrong

@@ -34,6 +34,8 @@ VERBS: Final[Mapping[str, str]] = MappingProxyType(
     {
         "demo": "see it work: 40 calls of a voice assistant, measured and priced",
         "up": "start the server that receives and keeps telemetry, with its pages",
+        "run": "start a Python program with its calls recorded, without changing it",
+        "autopath": "print the folder that does the same for every program, on PYTHONPATH",
         "env": "print the settings an application needs to send to that server",
         "doctor": "say what is configured, what answers and what is missing",
         "turns": "list requests with their stages, or draw one of them",
@@ -48,7 +50,7 @@ VERBS: Final[Mapping[str, str]] = MappingProxyType(
 """Commands and what they do in one line. The module ``stagelight.cli.<command>`` is imported when it is used."""
 
 _GROUPS: Final = (
-    ("Start here", ("demo", "up", "env", "doctor")),
+    ("Start here", ("demo", "up", "run", "autopath", "env", "doctor")),
     ("Read what was kept (with or without a running server)", ("turns", "cost", "latency", "errors", "traces", "tail")),
     ("Prices", ("prices",)),
 )
@@ -57,7 +59,7 @@ _EXAMPLES: Final = """\
 Examples:
   stagelight demo                              a first look: no key, no account, nothing leaves this machine
   stagelight up                                keep what applications send to 127.0.0.1:4318
-  eval "$(stagelight env)"; python app.py      send an instrumented application's telemetry there
+  stagelight run -- python app.py              record an application's calls and send them there
   stagelight turns --since 1h                  the requests of the last hour
   stagelight cost --since 24h --by stage       what they cost, and where the money went
 

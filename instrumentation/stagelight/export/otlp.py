@@ -19,6 +19,7 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import Link, SpanContext, Status
 
 from stagelight.export.otlp_values import BYTE, attributes, field, fixed32, fixed64, text, value, varint
+from stagelight.export.urls import without_secrets
 
 __all__ = ["logs_request", "spans_request"]
 
@@ -63,10 +64,16 @@ def _event(event: Event) -> bytes:
         (
             _time(b"\x09", event.timestamp),
             text(0x12, str(event.name)),
-            attributes(event.attributes, 0x1A),
+            attributes(_said(event) if event.name == "exception" else event.attributes, 0x1A),
             _count(0x20, event.dropped_attributes),
         )
     )
+
+
+def _said(event: Event) -> dict[str, Any]:
+    """What an exception says, which may quote the URL of a call."""
+    given = event.attributes or {}
+    return {key: without_secrets(value) if isinstance(value, str) else value for key, value in given.items()}
 
 
 def _link(link: Link) -> bytes:
@@ -95,7 +102,8 @@ def _status(status: Status | None) -> bytes:
         return b""
     code = status.status_code.value
     written = b"\x18" + BYTE[code] if code else b""
-    return field(0x7A, text(0x12, status.description) + written if status.description else written)
+    said = text(0x12, without_secrets(status.description)) if status.description else b""
+    return field(0x7A, said + written)
 
 
 def _span(span: ReadableSpan) -> bytes:

@@ -38,6 +38,7 @@ from stagelight.export.pushed_metrics import PushedMetrics, wants_exponential
 from stagelight.export.reader import PushReader
 from stagelight.export.sampling import sampler
 from stagelight.export.succession import Loggers, Meters, Tracers
+from stagelight.export.urls import SecretUrls
 from stagelight.settings import SettingsError
 
 __all__ = ["Exporters", "Providers", "build", "exporters"]
@@ -100,6 +101,7 @@ class Providers:
             sampler(os.environ), resource, shutdown_on_exit=False, span_limits=_span_limits()
         )
         self.logger_provider = Loggers(resource=resource, shutdown_on_exit=False, log_record_limits=_log_limits())
+        self.tracer_provider.add_own(SecretUrls())
         if self._spans is not None:
             self.tracer_provider.add_own(self._spans)
         if self._logs is not None:

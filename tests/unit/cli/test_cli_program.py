@@ -66,7 +66,7 @@ def test_no_words_are_a_call_for_help(run: Run) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["trunes"], "stagelight: 'trunes' is not a command. Did you mean `turns`? The commands are: demo, up, env,"),
+        (["trunes"], "stagelight: 'trunes' is not a command. Did you mean `turns`? The commands are: demo, up, run,"),
         (["--verbose"], "stagelight: '--verbose' is not a flag. The commands are: "),
         (["cost", "--by", "modle"], "accepted: model, stage, day, feature, tenant, user; did you mean model? See"),
         (["cost", "--bye", "x"], "--bye is not a flag of this command, did you mean --by? (it has --help, --by,"),

@@ -1,0 +1,144 @@
+"""The full set-up before the application runs: for ``opentelemetry-instrument`` and for ``sitecustomize``.
+
+``opentelemetry-instrument`` takes a distribution and a configurator by their entry points; ``OTEL_PYTHON_DISTRO`` and
+``OTEL_PYTHON_CONFIGURATOR`` choose them by name, otherwise the first that is found wins.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Callable
+from importlib.metadata import EntryPoint
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Final, NoReturn
+
+from opentelemetry.instrumentation.distro import BaseDistro  # type: ignore[attr-defined]  # not in its __all__
+
+from stagelight import instrumentations
+from stagelight._guard import guard
+from stagelight.configure import set_up_first
+from stagelight.settings import SettingsError
+
+__all__ = ["AUTOPATH", "CHOICE", "NAME", "StagelightConfigurator", "StagelightDistro", "activate"]
+
+NAME: Final = "stagelight"
+"""Of both entry points."""
+CHOICE: Final = ("OTEL_PYTHON_DISTRO", "OTEL_PYTHON_CONFIGURATOR")
+"""The variables that choose them."""
+AUTOPATH: Final = Path(__file__).parent / "autopath"
+"""The folder whose ``sitecustomize`` activates; it goes onto ``PYTHONPATH``."""
+
+logger = logging.getLogger("stagelight")
+
+_LATE: Final = {
+    "fastapi": "fastapi",
+    "httpx": "httpx",
+    "httpx2": "httpx2",
+    "starlette": "starlette.applications",
+}
+"""Official instrumentations that import their library, and the module after whose import they are switched on."""
+
+
+class StagelightDistro(BaseDistro):  # type: ignore[misc]  # the base class is not typed
+    """Switches on what is installed, each library once."""
+
+    def _configure(self, **_: Any) -> None:
+        """There is nothing to choose: ``OTEL_*`` and ``STAGELIGHT_*`` say everything."""
+
+    def load_instrumentor(self, entry_point: EntryPoint, **kwargs: Any) -> None:
+        """Switch on one instrumentation; ours have been by the configurator."""
+        done = _set_up()
+        if entry_point.name.startswith(instrumentations.PREFIX) or not done.settings.instrument:
+            return
+        library = instrumentations.stands_for(entry_point, instrumentations.libraries_of(done.instrumented))
+        if library is not None:
+            logger.info(
+                "stagelight records %s: the instrumentation %r stays off; to have it instead, put the name of ours "
+                "into OTEL_PYTHON_DISABLED_INSTRUMENTATIONS",
+                library,
+                entry_point.name,
+            )
+        elif entry_point.name in _LATE:
+            _switch_on_late(entry_point, kwargs)
+        else:
+            _switch_on(entry_point.name, entry_point.load()(), kwargs)
+
+
+class StagelightConfigurator:
+    """Sets up providers, runtime and our own instrumentations by the environment."""
+
+    def configure(self, **_: Any) -> None:
+        """Called once, before any instrumentation is switched on."""
+        _set_up()
+
+
+def _set_up() -> Any:
+    try:
+        return set_up_first()
+    except SettingsError as error:
+        _refuse(error)
+
+
+def _refuse(error: SettingsError) -> NoReturn:
+    """In strict mode a wrong setting ends the process: whoever catches exceptions on the way would let it go on."""
+    print(f"stagelight: {error} (fatal because STAGELIGHT_STRICT is set)", file=sys.stderr, flush=True)
+    os._exit(1)
+
+
+_waiting: dict[str, list[tuple[EntryPoint, dict[str, Any]]]] = {}
+"""Instrumentations to switch on late, by the module that holds them."""
+
+
+def _switch_on_late(entry_point: EntryPoint, kwargs: dict[str, Any]) -> None:
+    import wrapt
+
+    _waiting.setdefault(entry_point.module, []).append((entry_point, kwargs))
+
+    def imported(_: ModuleType) -> None:
+        # All that the module holds at once: that of httpx imports httpx2 as well, which calls this again.
+        for waiting, given in _waiting.pop(entry_point.module, ()):
+            with guard(f"load the instrumentation {waiting.name}"):
+                _switch_on(waiting.name, waiting.load()(), given)
+
+    wrapt.register_post_import_hook(imported, _LATE[entry_point.name])
+
+
+def _switch_on(name: str, instrumentor: Any, kwargs: dict[str, Any]) -> None:
+    """One that fails is left out, and said; OpenTelemetry's own loader would leave out all that come after it."""
+    with guard(f"switch on {name}"):
+        if name == "starlette":
+            _each_starlette(instrumentor)
+        elif not instrumentor.is_instrumented_by_opentelemetry:
+            instrumentor.instrument(**kwargs)
+
+
+def _each_starlette(instrumentor: Any) -> None:
+    """Instrument every application that is Starlette's own; FastAPI's, which are Starlette's too, have their own."""
+    import wrapt
+
+    def made(init: Callable[..., None], app: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        init(*args, **kwargs)
+        if "fastapi.applications" in sys.modules and isinstance(app, sys.modules["fastapi.applications"].FastAPI):
+            return
+        with guard("instrument a Starlette application"):
+            instrumentor.instrument_app(app)
+
+    wrapt.wrap_function_wrapper("starlette.applications", "Starlette.__init__", made)
+
+
+def activate() -> None:
+    """Do what ``opentelemetry-instrument`` does, in this process, with this distribution unless another is chosen."""
+    from opentelemetry.instrumentation.auto_instrumentation import initialize
+
+    others = os.environ.get(CHOICE[0], "").strip() not in {"", NAME}
+    ours = () if others else tuple(variable for variable in CHOICE if not os.environ.get(variable, "").strip())
+    os.environ.update(dict.fromkeys(ours, NAME))
+    try:
+        initialize()
+    finally:
+        for variable in ours:
+            del os.environ[variable]
+    _set_up()  # joins, where another distribution was chosen
