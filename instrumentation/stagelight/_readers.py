@@ -13,16 +13,19 @@ __all__ = ["read"]
 
 
 @cache
-def _integrations() -> dict[str, str]:
-    """Module of the integration by the top-level package of its library; our entry points are the list."""
-    ours = (one for one in entry_points(group="opentelemetry_instrumentor") if one.name.startswith("stagelight-"))
-    return {one.load().package: one.module for one in ours}
+def _integrations() -> dict[str, list[str]]:
+    """Modules of the integrations by the top-level package of their answers; our entry points are the list."""
+    found: dict[str, list[str]] = {}
+    for one in entry_points(group="opentelemetry_instrumentor"):
+        if one.name.startswith("stagelight-"):
+            found.setdefault(one.load().package, []).append(one.module)
+    return found
 
 
 def read(response: Any) -> Response | None:
     """The facts of a response, or ``None`` for one of no supported client."""
-    module = _integrations().get(type(response).__module__.partition(".")[0])
-    if module is None:
-        return None
-    facts: Response | None = importlib.import_module(module).read(response)
-    return facts
+    for module in _integrations().get(type(response).__module__.partition(".")[0], ()):
+        facts: Response | None = importlib.import_module(module).read(response)
+        if facts is not None:
+            return facts
+    return None

@@ -225,6 +225,7 @@ class BedrockInstrumentor(Instrumentor):
 
     distribution = "botocore"
     supported = "botocore >= 1.35, < 2"
+    package = "builtins"  # answers are plain records
     coverage = Coverage(
         title="Amazon Bedrock (boto3)",
         calls={
