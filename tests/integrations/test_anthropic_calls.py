@@ -167,7 +167,7 @@ def test_rate_limits_come_from_the_headers(world: Any, script: Any) -> None:
 
 FAILURES = [
     ({**fault("rate_limit")}, anthropic.RateLimitError, 429, "error"),
-    ({**fault("server_error;status=529")}, anthropic.InternalServerError, 529, "error"),
+    ({**fault("server_error;status=529")}, anthropic.APIStatusError, 529, "error"),
     ({"max_tokens": -1}, anthropic.BadRequestError, 400, "error"),
     ({**fault("timeout"), "timeout": 0.05}, anthropic.APITimeoutError, None, "timeout"),
 ]
