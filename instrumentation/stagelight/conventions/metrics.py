@@ -594,7 +594,7 @@ _ROWS: Final = (
         prometheus="stagelight_cache_lookups_total",
         profiles=_BOTH,
         stage=("any",),
-        demo=True,
+        demo=False,
         value_type="int",
     ),
     Metric(
