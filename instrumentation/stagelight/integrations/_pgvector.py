@@ -13,6 +13,7 @@ from typing import Any, Final, NamedTuple
 from stagelight._calls import current_call
 from stagelight.facts import Request, Response, Retrieved
 from stagelight.integrations._database import DatabaseCall, is_inside
+from stagelight.integrations._instrumentor import Wrapper
 from stagelight.integrations._pgvector_scores import FUNCTIONS, OPERATORS, Found, Scale, score_column
 from stagelight.integrations._reading import count, text
 from stagelight.integrations._sql import Kind, Query, Range, Statement, Token, statement_of
@@ -22,6 +23,7 @@ __all__ = [
     "Search",
     "Server",
     "begin_search",
+    "gated",
     "is_suspect",
     "request_of",
     "retrieved",
@@ -346,6 +348,23 @@ def begin_search(
         provider=named if named in _SAME_PROVIDER else _SYSTEM, server_address=address, server_port=port
     )
     return DatabaseCall("retrieval", asked, lambda result: found(result, search), has_span=has_span)
+
+
+def gated(statement: Callable[[Any, tuple[Any, ...], dict[str, Any]], Any], wrapper: Wrapper) -> Wrapper:
+    """``wrapper`` for statements that may search vectors; for all others a substring test, and nothing around them.
+
+    Args:
+        statement: a call's instance, arguments and keywords -> its statement; only texts are tested here.
+        wrapper: what stands around the others.
+    """
+
+    def gate(wrapped: Callable[..., Any], instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        given = statement(instance, args, kwargs)
+        if given is None or (isinstance(given, str) and not is_suspect(given)):
+            return wrapped(*args, **kwargs)
+        return wrapper(wrapped, instance, args, kwargs)
+
+    return gate
 
 
 def value_in(parameters: Any) -> Parameters:

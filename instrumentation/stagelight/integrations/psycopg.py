@@ -11,7 +11,7 @@ from stagelight.facts import Response
 from stagelight.integrations._database import DatabaseCall
 from stagelight.integrations._engine import around, around_async
 from stagelight.integrations._instrumentor import Coverage, Instrumentor, Target
-from stagelight.integrations._pgvector import Search, Server, begin_search, is_suspect, retrieved, value_in
+from stagelight.integrations._pgvector import Search, Server, begin_search, gated, is_suspect, retrieved, value_in
 from stagelight.integrations._reading import count, part, text
 
 __all__ = ["PsycopgInstrumentor", "found_in", "read"]
@@ -68,6 +68,10 @@ _WRITTEN: Final[dict[str, Callable[[Any], str]]] = {
 }
 
 
+def _query(_cursor: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    return args[0] if args else kwargs.get("query")
+
+
 def _server(cursor: Any) -> Server:
     connection = part(cursor, "connection")
     if connection is None or connection.closed:
@@ -78,7 +82,7 @@ def _server(cursor: Any) -> Server:
 
 
 def _begin(cursor: Any, args: tuple[Any, ...], kwargs: dict[str, Any], *, has_span: bool = True) -> DatabaseCall | None:
-    statement = _suspect(args[0] if args else kwargs.get("query"))
+    statement = _suspect(_query(cursor, args, kwargs))
     if statement is None:
         return None
     return begin_search(
@@ -223,8 +227,8 @@ class PsycopgInstrumentor(Instrumentor):
     def targets(self) -> Sequence[Target]:
         official = "opentelemetry.instrumentation.dbapi"
         return (
-            Target("psycopg.cursor", "Cursor.execute", around(_begin)),
-            Target("psycopg.cursor_async", "AsyncCursor.execute", around(_begin), around_async(_begin)),
+            Target("psycopg.cursor", "Cursor.execute", gated(_query, around(_begin))),
+            Target("psycopg.cursor_async", "AsyncCursor.execute", gated(_query, around_async(_begin))),
             Target("psycopg.cursor", "BaseCursor._stream_fetchone_gen", _around_row),
             # Where server-side cursors are since 3.3, and where they were before.
             Target("psycopg._server_cursor", "ServerCursorMixin._fetch_gen", _around_fetch),
