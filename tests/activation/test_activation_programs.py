@@ -1,0 +1,199 @@
+"""Environment variables alone: every usual way to run Python delivers every call, once, also those of the last moment."""
+
+from __future__ import annotations
+
+import sys
+import textwrap
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from activated import (
+    BIN,
+    answers,
+    finished,
+    free_port,
+    ours,
+    output_of,
+    parents,
+    spans,
+    started,
+    terminate,
+    until,
+    variables,
+    with_autopath,
+)
+from sinks import Sink, receiving
+from stagelight.sim import Simulator
+
+CHAT = "chat gpt-4o-mini"
+
+PROGRAM = """
+from openai import OpenAI
+client = OpenAI()
+for number in range(3):
+    client.chat.completions.create(model="gpt-4o-mini", messages=[{"role": "user", "content": f"Question {number}"}])
+print("done")
+"""
+
+SERVED = """
+from fastapi import FastAPI
+from openai import AsyncOpenAI
+app = FastAPI()
+client = AsyncOpenAI()
+
+@app.get("/ask")
+async def ask(number: int):
+    said = await client.chat.completions.create(
+        model="gpt-4o-mini", messages=[{"role": "user", "content": f"Question {number}"}])
+    return said.choices[0].message.content
+
+@app.get("/healthz")
+async def healthz():
+    return "ok"
+"""
+
+
+@pytest.fixture(scope="module")
+def simulator() -> Iterator[str]:
+    """A provider without latency."""
+    with Simulator(latency="instant") as running:
+        yield running.url
+
+
+@pytest.fixture
+def sink() -> Iterator[Sink]:
+    """A receiver of telemetry."""
+    with receiving() as open_sink:
+        yield open_sink
+
+
+def _program(folder: Path, text: str, name: str = "program.py") -> str:
+    (folder / name).write_text(textwrap.dedent(text))
+    return name
+
+
+@pytest.mark.parametrize("way", ["autopath", "run", "opentelemetry-instrument"])
+def test_a_program_is_recorded(way: str, simulator: str, sink: Sink, tmp_path: Path) -> None:
+    """By ``PYTHONPATH``, by our command and by OpenTelemetry's: each call is one span, and its request a child of it."""
+    command = ["python", _program(tmp_path, PROGRAM)]
+    environment = variables(sink.http, simulator)
+    if way == "autopath":
+        environment = with_autopath(environment)
+    elif way == "run":
+        command = [str(BIN / "stagelight"), "run", "--", *command]
+    else:
+        environment |= {"OTEL_PYTHON_DISTRO": "stagelight", "OTEL_PYTHON_CONFIGURATOR": "stagelight"}
+        command = [str(BIN / "opentelemetry-instrument"), *command]
+
+    code, output, errors = finished(command, environment, tmp_path)
+
+    assert (code, output, errors) == (0, "done\n", "")
+    assert ours(sink) == {CHAT: 3}
+    assert len(parents(sink)) == len(spans(sink))
+    requests = [span for span in spans(sink) if span.scope == "opentelemetry.instrumentation.httpx"]
+    assert Counter(parents(sink)[span.parent].name for span in requests) == {CHAT: 3}
+    assert {span.resource["service.name"] for span in spans(sink)} == {"shop"}
+    assert len(sink.logs) == 3
+
+
+SERVERS = {
+    "uvicorn": ["uvicorn", "served:app", "--port", "{port}"],
+    "uvicorn with 4 workers": ["uvicorn", "served:app", "--port", "{port}", "--workers", "4"],
+    "uvicorn with reload": ["uvicorn", "served:app", "--port", "{port}", "--reload"],
+    "gunicorn with uvicorn workers": [
+        "gunicorn", "served:app", "-b", "127.0.0.1:{port}", "-k", "uvicorn.workers.UvicornWorker", "-w", "2",
+    ],
+    "gunicorn with its own asgi workers": [
+        "gunicorn", "served:app", "-b", "127.0.0.1:{port}", "-k", "asgi", "-w", "2",
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("server", SERVERS)
+def test_a_server_is_recorded(server: str, simulator: str, sink: Sink, tmp_path: Path) -> None:
+    """Each answered request is one trace: the server's span, the call and its HTTP request; SIGTERM loses none."""
+    _program(tmp_path, SERVED, "served.py")
+    port = free_port()
+    command = [word.format(port=port) for word in SERVERS[server]]
+    environment = with_autopath(variables(sink.http, simulator, OTEL_PYTHON_FASTAPI_EXCLUDED_URLS="healthz"))
+    requests = 12
+
+    with started(command, environment, tmp_path) as process:
+        url = f"http://127.0.0.1:{port}"
+        until(lambda: answers(f"{url}/healthz"), "the server's answer", tmp_path)
+        said = [answers(f"{url}/ask?number={number}") for number in range(requests)]
+        terminate(process)
+        until(lambda: ours(sink)[CHAT] >= requests, "the delivery of all calls", tmp_path)
+
+    assert all(said)
+    assert ours(sink)[CHAT] == requests
+    by_id = parents(sink)
+    assert len(by_id) == len(spans(sink))
+    servers = [span for span in spans(sink) if span.name == "GET /ask"]
+    assert len({span.trace for span in servers}) == len(servers) == requests
+    chats = [span for span in spans(sink) if span.name == CHAT]
+    assert {span.trace for span in chats} == {span.trace for span in servers}
+    sent = [span for span in spans(sink) if span.scope == "opentelemetry.instrumentation.httpx"]
+    assert Counter(by_id[span.parent].name for span in sent) == {CHAT: requests}
+    assert "stagelight" not in output_of(tmp_path)
+
+
+TASKS = """
+from celery import Celery
+from openai import OpenAI
+app = Celery("tasks", broker="filesystem://")
+app.conf.broker_transport_options = {"data_folder_in": "queue", "data_folder_out": "queue", "control_folder": "control"}
+app.conf.task_ignore_result = True
+
+@app.task
+def ask(number):
+    OpenAI().chat.completions.create(model="gpt-4o-mini", messages=[{"role": "user", "content": f"Question {number}"}])
+"""
+
+
+@pytest.mark.parametrize(
+    "pool",
+    [["--pool", "prefork", "-c", "2"], ["--pool", "prefork", "-c", "2", "--max-tasks-per-child", "1"],
+     ["--pool", "threads", "-c", "2"]],
+    ids=["prefork", "one task per child", "threads"],
+)  # fmt: skip
+def test_a_celery_worker_is_recorded(pool: list[str], simulator: str, sink: Sink, tmp_path: Path) -> None:
+    """Each task's call arrives once, whatever process it ran in and however soon that ended."""
+    _program(tmp_path, TASKS, "tasks.py")
+    (tmp_path / "queue").mkdir()
+    (tmp_path / "control").mkdir()
+    environment = with_autopath(variables(sink.http, simulator))
+    send = "import tasks\nfor number in range(6): tasks.ask.delay(number)"
+    assert finished([sys.executable, "-c", send], variables(sink.http, simulator), tmp_path)[0] == 0
+
+    command = ["celery", "-A", "tasks", "worker", "-l", "INFO", *pool]
+    with started(command, environment, tmp_path) as process:
+        until(lambda: output_of(tmp_path).count("succeeded in") == 6, "the end of all tasks", tmp_path)
+        code = terminate(process)
+
+    assert code == 0
+    assert ours(sink) == {CHAT: 6}
+    assert len(parents(sink)) == len(spans(sink))
+
+
+TESTED = """
+from openai import OpenAI
+
+def test_answers(capsys):
+    said = OpenAI().chat.completions.create(model="gpt-4o-mini", messages=[{"role": "user", "content": "Question"}])
+    print("said")
+    assert said.choices and capsys.readouterr().out == "said\\n"
+"""
+
+
+def test_pytest_is_recorded(simulator: str, sink: Sink, tmp_path: Path) -> None:
+    """A test run of the application is recorded as any program, and warnings as errors disturb it not."""
+    _program(tmp_path, TESTED, "test_shop.py")
+    environment = with_autopath(variables(sink.http, simulator))
+
+    code, output, errors = finished(["pytest", "-q", "-W", "error", "-p", "no:cacheprovider"], environment, tmp_path)
+
+    assert (code, errors) == (0, ""), output
+    assert ours(sink) == {CHAT: 1}
