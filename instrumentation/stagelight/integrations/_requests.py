@@ -242,10 +242,9 @@ def _watch_later(stream: Any, body: Body) -> None:
         owner = whose()
         if owner is None:
             return None
-        del owner._iterator  # noqa: SLF001 - what is hidden by the items
-        inner = owner._iterator  # noqa: SLF001
+        items = vars(owner).pop("_iterator")  # what it hides is now made, and then hidden again
+        inner = owner._iterator  # noqa: SLF001 - where the client keeps it
         owner._iterator = items  # noqa: SLF001
         return inner
 
-    items = body.items_of(None, make)
-    stream._iterator = items  # noqa: SLF001
+    stream._iterator = body.items_of(None, make)  # noqa: SLF001

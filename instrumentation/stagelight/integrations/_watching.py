@@ -6,6 +6,7 @@ import json
 import zlib
 from collections.abc import Callable
 from typing import Any, ClassVar, Protocol, Self
+from weakref import ref
 
 from stagelight._guard import guard
 from stagelight.facts import Response, Usage
@@ -159,7 +160,7 @@ class Items:
         make: makes the iterator then.
     """
 
-    __slots__ = ("_inner", "_make", "_pulling", "_watch")
+    __slots__ = ("__weakref__", "_inner", "_make", "_pulling", "_watch")
 
     def __init__(self, inner: Any, watch: Watch, make: Callable[[], Any] | None = None) -> None:
         self._inner = inner
@@ -232,13 +233,15 @@ class Body:
         self._watch = watch
         self._chunks = chunks
         self._iterator: Any = None
-        self._items: Items | None = None
+        # Weak: what makes the items may hold the response, and a dropped stream is to be closed at once.
+        self._items: ref[Items] | None = None
 
     def items_of(self, inner: Any, make: Callable[[], Any] | None = None) -> Items:
         """Watch the items that ``inner``, or what ``make`` makes of it later, makes of the bytes."""
         self._watch.chunks = self._chunks()
-        self._items = Items(inner, self._watch, make)
-        return self._items
+        items = Items(inner, self._watch, make)
+        self._items = ref(items)
+        return items
 
     @property
     def watch(self) -> Watch:
@@ -298,10 +301,13 @@ class Body:
             self._watch.broke(error)
 
     def _closed(self) -> None:
-        if self._items is None:
+        items = None if self._items is None else self._items()
+        if items is not None:
+            items.closed()
+        elif self._items is None:
             self._watch.closed()
         else:
-            self._items.closed()
+            self._watch.forgotten()
 
     def __getattr__(self, name: str) -> Any:
         if name == "_stream":  # not initialised
