@@ -15,10 +15,31 @@ from botocore.config import Config
 from stagelight.sim import Simulator
 from stagelight.testing import Captured, Clock, capture
 
-__all__ = ["KINDS", "AwsWorld"]
+__all__ = ["ASK", "FAMILIES", "HAIKU", "KINDS", "LONG", "AwsWorld"]
 
 KINDS = ["sync", "async"] if find_spec("aiobotocore") else ["sync"]
 """Kinds of client that are installed; aiobotocore has an environment of its own."""
+
+HAIKU = "us.anthropic.claude-haiku-4-5-20251001-v1:0"
+QUESTION = [{"role": "user", "content": [{"text": "What do tides do?"}]}]
+LONG = "Tides come and go with the moon, and the moon does not know. " * 150
+ASK = {"modelId": HAIKU, "messages": QUESTION}
+TALK = {"messages": [{"role": "user", "content": "What do tides do?"}]}
+
+FAMILIES: dict[str, tuple[dict[str, Any], str, str]] = {
+    HAIKU: ({"anthropic_version": "bedrock-2023-05-31", "max_tokens": 200, **TALK}, "chat", "end_turn"),
+    "amazon.nova-lite-v1:0": ({"messages": QUESTION, "inferenceConfig": {"maxTokens": 200}}, "chat", "end_turn"),
+    "amazon.titan-text-express-v1": (
+        {"inputText": "What do tides do?", "textGenerationConfig": {"maxTokenCount": 200}}, "text_completion", "FINISH",
+    ),
+    "us.meta.llama3-1-8b-instruct-v1:0": (
+        {"prompt": "What do tides do?", "max_gen_len": 200}, "text_completion", "stop",
+    ),
+    "mistral.mistral-large-2402-v1:0": ({"prompt": "What do tides do?", "max_tokens": 200}, "text_completion", "stop"),
+    "cohere.command-r-v1:0": ({"message": "What do tides do?", "max_tokens": 200}, "chat", "COMPLETE"),
+    "openai.gpt-oss-20b-1:0": ({"max_completion_tokens": 200, **TALK}, "chat", "stop"),
+}  # fmt: skip
+"""Body, operation and reason to stop of each family."""
 
 Scenario = Callable[[Any], Awaitable[Any]]
 

@@ -36,15 +36,8 @@ class Asked(NamedTuple):
     """Whether an answer in one piece has text or audio."""
     member: str | None = None
     """Member of the result that the caller reads: a body or an event stream."""
-    chunks: Callable[[Conversation], Chunks] | None = None
-    """Makes what takes its bytes or events."""
-
-
-class Conversation(NamedTuple):
-    """What a maker of chunks may look at."""
-
-    result: Given
-    observed: Observed
+    chunks: Callable[[Observed], Chunks] | None = None
+    """Makes what takes its bytes or events; they must not hold the result, which holds what is watched."""
 
 
 class _AwsCall:
@@ -64,7 +57,7 @@ class _AwsCall:
         observed.absorb(asked.response(result))
         payload = result.get(asked.member) if asked.member is not None else None
         if asked.chunks is not None and (is_body(payload) or is_events(payload)):
-            watch = Watch(observed, asked.chunks(Conversation(result, observed)))
+            watch = Watch(observed, asked.chunks(observed))
             if is_events(payload):
                 watch_events(payload, watch)
             else:

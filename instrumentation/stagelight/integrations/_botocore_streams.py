@@ -33,20 +33,53 @@ def _is_named(name: str, value: Any) -> bool:
     return any(kind.__name__ == name and kind.__module__.startswith("botocore.") for kind in type(value).__mro__)
 
 
-def _method(instance: Any, name: str) -> Function:
-    """The class's function for this instance, without holding the instance."""
-    function, held = getattr(type(instance), name), ref(instance)
-    if inspect.iscoroutinefunction(function):
+_STATE = frozenset({"_raw_stream", "_content_length", "_amount_read"})
+"""All that a body or an event stream needs to go on."""
 
-        async def call_async(*args: Any, **kwargs: Any) -> Any:
-            return await function(held(), *args, **kwargs)
 
-        return call_async
+class _Holder:
+    """Gives back a body, an event stream or a raw response without keeping it.
 
-    def call(*args: Any, **kwargs: Any) -> Any:
-        return function(held(), *args, **kwargs)
+    ``client.invoke_model(...)["body"].read()`` lets go of the body between fetching the function and calling it; then
+    there is another one in the same state to call.
+    """
 
-    return call
+    def __init__(self, instance: Any, amount_read: Callable[[], int] = int) -> None:
+        self._held = ref(instance)
+        self._kind = type(instance)
+        state = {name: value for name, value in vars(instance).items() if name in _STATE}
+        # What keeps more than that cannot be made again, so it is kept: its cycle is for the garbage collection.
+        self._kept = instance if "_stream_iter" in vars(instance) else None
+        self._state = state
+        self._amount_read = amount_read
+
+    def get(self) -> Any:
+        found = self._held()
+        if found is None:
+            found = self._kind.__new__(self._kind)
+            vars(found).update(self._state, _amount_read=self._amount_read())
+        return found
+
+    def method(self, name: str) -> Function:
+        """The class's function, for the instance."""
+        function = getattr(self._kind, name)
+        if inspect.iscoroutinefunction(function):
+
+            async def call_async(*args: Any, **kwargs: Any) -> Any:
+                return await function(self.get(), *args, **kwargs)
+
+            return call_async
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            return function(self.get(), *args, **kwargs)
+
+        return call
+
+    def replace(self, instance: Any, names: tuple[str, ...], make: Callable[[Function], Function]) -> None:
+        """Put what ``make`` makes of functions of the class on the instance."""
+        for name in names:
+            if callable(getattr(self._kind, name, None)):
+                setattr(instance, name, make(self.method(name)))
 
 
 # bodies
@@ -57,8 +90,12 @@ class _Body:
 
     def __init__(self, watch: Watch, length: int | None) -> None:
         self._watch = watch
-        self._left = length
+        self._length = length
+        self._read = 0
         self._inside = False
+
+    def amount_read(self) -> int:
+        return self._read
 
     def reading(self, read: Function) -> Function:
         """Stands for ``read``, ``readinto`` and ``readlines``."""
@@ -149,14 +186,13 @@ class _Body:
             self._count(result)
             asked = given if isinstance(given, int) else -1
             is_end = asked < 0 or (asked > 0 and not result)
-        if is_end or self._left == 0:
+        if is_end or (self._length is not None and self._read >= self._length):
             self._watch.completed()
 
     def _count(self, data: Any) -> None:
         if data:
             self._watch.took(bytes(data))
-            if self._left is not None:
-                self._left = max(self._left - len(data), 0)
+            self._read += len(data)
 
     def __del__(self) -> None:
         self._watch.forgotten()
@@ -176,19 +212,15 @@ def watch_body(body: Any, watch: Watch, length: int | None) -> None:
         length: how many there are, if the server said it: the call ends with the last one.
     """
     known = _Body(watch, length)
-    _replace(body, _READS, known.reading)
-    _replace(body, _CLOSES, known.closing)
+    holder = _Holder(body, known.amount_read)
+    holder.replace(body, _READS, known.reading)
+    holder.replace(body, _CLOSES, known.closing)
     raw = part(body, "_raw_stream")
     if hasattr(raw, "read_chunked") and hasattr(raw, "__dict__"):  # what ``with body as raw`` gives the caller
-        _replace(raw, _RAW_READS, known.reading)
-        _replace(raw, ("read_chunked",), known.pieces)
-        _replace(raw, ("close",), known.closing)
-
-
-def _replace(instance: Any, names: tuple[str, ...], make: Callable[[Function], Function]) -> None:
-    for name in names:
-        if callable(getattr(type(instance), name, None)):
-            setattr(instance, name, make(_method(instance, name)))
+        of_raw = _Holder(raw)
+        of_raw.replace(raw, _RAW_READS, known.reading)
+        of_raw.replace(raw, ("read_chunked",), known.pieces)
+        of_raw.replace(raw, ("close",), known.closing)
 
 
 # event streams
@@ -241,7 +273,8 @@ def watch_events(stream: Any, watch: Watch) -> None:
         stream: an ``EventStream`` of botocore or aiobotocore.
         watch: takes the parsed events.
     """
-    parse, close = _method(stream, "_parse_event"), _method(stream, "close")
+    holder = _Holder(stream)
+    parse, close = holder.method("_parse_event"), holder.method("close")
 
     def broke(error: BaseException) -> None:
         told = part(error, "response", "Error", "Code")

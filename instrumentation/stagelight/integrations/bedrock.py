@@ -13,7 +13,8 @@ from typing import Any, Final
 from stagelight._calls import merged
 from stagelight.facts import Request, Response, Stage, Usage
 from stagelight.integrations._bedrock_answers import Events, answer, conversed, counted, speaks
-from stagelight.integrations._botocore import Asked, Conversation, Given, digits, header, request_id, targets
+from stagelight.integrations._botocore import Asked, Given, digits, header, request_id, targets
+from stagelight.integrations._engine import Observed
 from stagelight.integrations._instrumentor import Coverage, Instrumentor, Target
 from stagelight.integrations._reading import amount, count, part, text, texts
 from stagelight.integrations._watching import JsonBytes
@@ -149,7 +150,7 @@ def _invoke(given: Given) -> Asked | None:
         chunks = JsonBytes(None, _embedded, _MOST_VECTOR_BYTES)
         return Asked(stage, request, _vectors_measured, member="body", chunks=lambda _: chunks)
     response = partial(_measured, guarded=guarded)
-    return Asked(stage, request, response, member="body", chunks=lambda answered: JsonBytes(None, _said(answered)))
+    return Asked(stage, request, response, member="body", chunks=lambda observed: JsonBytes(None, _said(observed)))
 
 
 def _invoke_stream(given: Given) -> Asked | None:
@@ -177,10 +178,10 @@ def _measured(result: Given, *, guarded: bool = False) -> Response | None:
     return merged(_answered(told, result, guarded=guarded), Response(service_tier=tier))
 
 
-def _said(answered: Conversation) -> Callable[[Any], Response]:
+def _said(observed: Observed) -> Callable[[Any], Response]:
     def read_answer(told: Any) -> Response:
         if speaks(told):
-            answered.observed.call.content()
+            observed.call.content()
         return answer(told)
 
     return read_answer
