@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from importlib import import_module
 from typing import Any
 
@@ -16,6 +17,15 @@ from stagelight.sim import Simulator
 from stagelight.testing import Captured, Clock, capture
 
 Scenario = Callable[[Any], Awaitable[Any]]
+
+NEEDS = {
+    "test_official_database_spans.py": "opentelemetry.instrumentation.psycopg",
+    "test_chroma_searches.py": "chromadb",
+    "test_sentence_transformers_calls.py": "sentence_transformers",
+}
+"""Tests of packages that would be too heavy, or would observe all other tests: ``tests/matrix.py`` runs them."""
+
+collect_ignore = [module for module, package in NEEDS.items() if find_spec(package) is None]
 
 
 @dataclass

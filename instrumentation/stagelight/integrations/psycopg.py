@@ -201,7 +201,7 @@ class PsycopgInstrumentor(Instrumentor):
     """Records searches with pgvector's operators that run over psycopg 3."""
 
     distribution = "psycopg"
-    supported = "psycopg >= 3.1.4, < 4"
+    supported = "psycopg >= 3.1.8, < 4"
     coverage = Coverage(
         title="pgvector with psycopg",
         calls={"cursor.execute": "retrieval", "cursor.stream": "retrieval", "connection.execute": "retrieval"},
