@@ -351,7 +351,7 @@ class Call(Scope):
         if facts.cost is None:
             return
         if turn is None:
-            self._bill(facts, end_ns, _NOBODY)
+            self._bill(facts, end_ns, self._identity())
         else:
             turn.bill(partial(self._bill, facts, end_ns))
 

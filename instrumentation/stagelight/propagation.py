@@ -29,6 +29,7 @@ from stagelight._calls import current_call
 from stagelight._guard import guard, quietly
 from stagelight._inbound import REQUEST_KEY, Inbound, accepted_id, current_inbound
 from stagelight._operations import OPERATIONS
+from stagelight._tasks import OWNER, with_owner
 from stagelight.conventions import attributes as a
 from stagelight.facts import Identity
 from stagelight.integrations._hosts import COMPATIBLE, provider_of
@@ -36,6 +37,9 @@ from stagelight.integrations._hosts import COMPATIBLE, provider_of
 __all__ = ["REQUEST_ID_HEADER", "HostAwarePropagator", "install", "is_allowed"]
 
 REQUEST_ID_HEADER: Final = "x-request-id"
+
+_CELERY: Final = "celery.app.task"
+"""Module of the class whose instances the official Celery instrumentation extracts from."""
 
 # What the official instrumentations call the host, in the stable and in the old generation of the HTTP conventions.
 _HOSTS: Final = (a.SERVER_ADDRESS, "net.peer.name", "http.host")
@@ -124,6 +128,8 @@ def _has_id(carrier: Any) -> bool:
 def _with_request(context: Context, carrier: CarrierT, getter: Getter[CarrierT]) -> Context:
     if current_inbound(context) is not None:
         return context
+    if type(carrier).__module__ == _CELERY and (owner := getter.get(carrier, OWNER)):
+        return with_owner(context, owner[0])  # a message of our own broker, unlike a stranger's HTTP headers
     found = getter.get(carrier, REQUEST_ID_HEADER)
     request_id = accepted_id(found[0]) if found else None
     if request_id is None:

@@ -51,6 +51,7 @@ ORDER = (
     "_shares",
     "_streaming",
     "_turns",
+    "_tasks",
     "_ledger",
     "_readers",
     "_nothing",
