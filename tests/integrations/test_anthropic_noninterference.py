@@ -8,6 +8,7 @@ import inspect
 import pickle
 import subprocess
 import sys
+import weakref
 from typing import Any
 
 import anthropic
@@ -75,25 +76,41 @@ def test_uninstrument_restores_the_same_functions() -> None:
         assert [vars(owner)[name] for owner, name in PATCHED] == before
 
 
-@pytest.mark.usefixtures("recorded")
-def test_a_dropped_stream_is_freed_at_once(simulator: Any) -> None:
-    """A stream that is dropped, read or unread, needs no garbage collection to be closed: it makes no cycle."""
+def freed_at_once(simulator: Any) -> list[bool]:
+    """Whether dropped streams, unread and read in part, are freed without a garbage collection."""
+    freed: list[bool] = []
     gc.collect()
     gc.disable()
     try:
-        with capture() as captured, anthropic.Anthropic(base_url=simulator.origin, api_key="key") as client:
+        with anthropic.Anthropic(base_url=simulator.origin, api_key="key") as client:
             for pulls in (0, 2):
                 stream = client.messages.create(
                     model="claude-haiku-4-5", max_tokens=9, messages=[{"role": "user", "content": "Hi"}], stream=True
                 )
                 for _ in range(pulls):
                     next(stream)
+                response = weakref.ref(stream.response)
                 del stream
-            outcomes = [call.outcome for call in captured.calls]
+                freed.append(response() is None)
     finally:
         gc.enable()
+    return freed
 
-    assert outcomes == ["client_abandoned", "client_abandoned"]
+
+def test_a_dropped_stream_is_freed_as_early_as_alone(simulator: Any) -> None:
+    """Newer clients take care that a dropped stream needs no garbage collection; nor does it with us."""
+    alone = freed_at_once(simulator)
+    instrumentor = AnthropicInstrumentor()
+    instrumentor.switch_on()
+    try:
+        with capture() as captured:
+            observed = freed_at_once(simulator)
+            ended = [call.outcome for call in captured.calls]
+    finally:
+        instrumentor.uninstrument()
+
+    assert observed == alone
+    assert ended == ["client_abandoned"] * sum(alone)
 
 
 @pytest.mark.usefixtures("recorded")
