@@ -68,6 +68,16 @@ def _as_nobody() -> dict[str, Any]:
     return {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
 
 
+def _reachable(folder: Path, root: Path) -> Path:
+    """The programs' folder, or a copy below ``root`` where another user could not enter it."""
+    if os.getuid() != 0 or all(parent.stat().st_mode & 0o001 for parent in (folder, *folder.parents)):
+        return folder
+    package = folder.parents[1]
+    for part in (folder.parent, package.with_name(f"{package.name}.libs")):
+        shutil.copytree(part, root / part.relative_to(package.parent), symlinks=True)
+    return root / folder.relative_to(package.parent)
+
+
 @contextmanager
 def running(folder: Path) -> Iterator[Postgres]:
     """Start a server with the table ``docs``; its programs are in ``folder``."""
@@ -77,6 +87,7 @@ def running(folder: Path) -> Iterator[Postgres]:
     try:
         if who:
             os.chown(root, who["user"], who["group"])
+        folder = _reachable(folder, root)
         log = root / "log"
         server = Postgres("127.0.0.1", _free_port(), log)
         options = ("-A", "trust", "-U", server.user, "--no-sync", "--locale=C", "-E", "UTF8", "--no-instructions")
