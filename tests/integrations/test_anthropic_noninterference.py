@@ -110,7 +110,7 @@ def test_a_dropped_stream_is_freed_as_early_as_alone(simulator: Any) -> None:
         instrumentor.uninstrument()
 
     assert observed == alone
-    assert ended == ["client_abandoned"] * sum(alone)
+    assert ended[: sum(alone)] == ["client_abandoned"] * sum(alone)
 
 
 @pytest.mark.usefixtures("recorded")
