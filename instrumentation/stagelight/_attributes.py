@@ -41,6 +41,7 @@ _REQUEST: tuple[tuple[str, str], ...] = (
     (a.STAGELIGHT_TTS_VOICE, "voice"),
     (a.STAGELIGHT_TTS_FORMAT, "audio_format"),
     (a.STAGELIGHT_TTS_SAMPLE_RATE, "sample_rate"),
+    (a.GEN_AI_TOOL_CALL_ID, "tool_call_id"),
 )
 
 _START: tuple[tuple[str, str], ...] = (
@@ -48,6 +49,7 @@ _START: tuple[tuple[str, str], ...] = (
     (a.GEN_AI_REQUEST_MODEL, "model"),
     (a.SERVER_ADDRESS, "server_address"),
     (a.SERVER_PORT, "server_port"),
+    (a.GEN_AI_TOOL_TYPE, "tool_type"),
 )
 
 _TOKENS: tuple[tuple[str, str], ...] = (
@@ -60,6 +62,8 @@ _TOKENS: tuple[tuple[str, str], ...] = (
     (a.GEN_AI_USAGE_IMAGE_INPUT_TOKENS, "image_input_tokens"),
     (a.GEN_AI_USAGE_IMAGE_OUTPUT_TOKENS, "image_output_tokens"),
     (a.GEN_AI_USAGE_AUDIO_CACHE_READ_INPUT_TOKENS, "audio_cache_read_tokens"),
+    (a.GEN_AI_USAGE_TEXT_INPUT_TOKENS, "text_input_tokens"),
+    (a.GEN_AI_USAGE_TEXT_OUTPUT_TOKENS, "text_output_tokens"),
 )
 
 _UNITS: tuple[tuple[str, str], ...] = (
@@ -108,6 +112,7 @@ def started(stage: Stage, request: Request) -> tuple[str, Attributes]:
         request.server_port,
         request.source,
         request.name,
+        request.tool_type,
     )
     found = _started.get(key)
     if found is None:
@@ -262,6 +267,8 @@ def call_attributes(facts: CallFacts, identity: Identity, *, upstream_cost: bool
         found[a.STAGELIGHT_STREAM_CHUNKS] = facts.chunks
     if facts.longest_gap_s is not None:
         found[a.STAGELIGHT_STREAM_LONGEST_GAP] = facts.longest_gap_s
+    if facts.attempts > 1:
+        found[a.STAGELIGHT_ATTEMPTS] = facts.attempts
     return found
 
 

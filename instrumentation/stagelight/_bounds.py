@@ -44,6 +44,7 @@ LIMITS: Mapping[str, int] = {
     "cache": 32,
     "evaluation": 64,
     "feedback": 64,
+    "instrumentations": 16,
 }
 """Distinct values per kind of label and process. One kind cannot use up another's places."""
 

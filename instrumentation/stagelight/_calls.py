@@ -4,23 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from opentelemetry import context as otel_context
 from opentelemetry.context import Context
-from opentelemetry.trace import SpanKind
+from opentelemetry.trace import SpanKind, get_current_span
 
 from stagelight import _clock, cost
 from stagelight._attributes import call_attributes, ledger_attributes, started
-from stagelight._guard import guard, misuse, quietly
+from stagelight._call_cost import NO_USAGE, price_of, stated_price
+from stagelight._guard import guard, misuse
 from stagelight._inbound import current_inbound
 from stagelight._ledger import record_usage
 from stagelight._lifecycle import CALL_KEY, Scope, end_span
 from stagelight._operations import OPERATIONS, PRICED_STAGES, span_name
 from stagelight._streaming import Stream
 from stagelight._turns import Turn, context_below, turn_of_a_stage
+from stagelight._upstream import offered, running, tell, told
 from stagelight._validation import checked_price, checked_reasons, checked_retrieved, checked_text, checked_usage
-from stagelight.facts import CallFacts, Cost, Identity, Outcome, Priced, Request, Response, Stage, Unpriced, Usage
+from stagelight.facts import CallFacts, Cost, Identity, Outcome, Request, Response, Stage, Usage, merged
 
 __all__ = ["Call", "current_call", "merged"]
 
@@ -29,23 +31,12 @@ _GAPS_AT_ONCE = 256
 
 _LENGTH_REASONS = frozenset({"length", "max_tokens"})
 _NOBODY = Identity()
-_NO_USAGE: Cost = Unpriced(reason="no_usage")
 
-Record = TypeVar("Record", bound=NamedTuple)
 Source = TypeVar("Source")
 
 
 def _has_content(item: Any) -> bool:
     return len(item) > 0 if isinstance(item, str | bytes | bytearray | memoryview) else item is not None
-
-
-def merged(old: Record | None, new: Record | None) -> Record | None:
-    """The newer record, with the older one's value where the newer does not know (is ``None`` or not set)."""
-    if old is None or new is None:
-        return new if old is None else old
-    return type(old)(
-        *(before if after is None or after is False else after for before, after in zip(old, new, strict=True))
-    )
 
 
 class Call(Scope):
@@ -64,8 +55,11 @@ class Call(Scope):
         "_joined",
         "_last_s",
         "_longest_gap_s",
+        "_offered",
+        "_outer",
         "_seen_content",
         "_turn",
+        "attempts",
         "chunks",
         "request",
         "response_facts",
@@ -86,6 +80,10 @@ class Call(Scope):
         self._turn: Turn | None = None
         self._joined = False
         self._has_children = False
+        self._offered: Any = None
+        self._outer: Any = None
+        self.attempts = 0
+        """HTTP requests sent to the call's server."""
         self.chunks = 0
         self._first_s: float | None = None
         self._last_s = 0.0
@@ -99,7 +97,13 @@ class Call(Scope):
         stage, request = self.stage, self.request
         self._turn = turn = turn_of_a_stage()
         name, attributes = started(stage, request)
-        self._begin(name, OPERATIONS[stage].kind, attributes, CALL_KEY, context_below(turn))
+        before = context_below(turn)
+        self._outer = running(stage, before)
+        if self._outer is None:
+            before, self._offered = offered(stage, before)
+            self._begin(name, OPERATIONS[stage].kind, attributes, CALL_KEY, before)
+        else:
+            self._begin_inside(get_current_span(before), CALL_KEY, before)
         runtime = self._runtime
         self._in_flight_as = request.provider
         runtime.in_flight.change(stage, request.provider, 1)
@@ -129,7 +133,7 @@ class Call(Scope):
         self._joined = True
         self.request = merged(request, mine) or mine
         name = span_name(stage, self.request)
-        if name != span_name(stage, mine):
+        if self._outer is None and name != span_name(stage, mine):
             self.span.update_name(name)
         return True
 
@@ -161,9 +165,20 @@ class Call(Scope):
                 self._longest_gap_s = gap
             if len(self._gaps) >= _GAPS_AT_ONCE:
                 gaps, self._gaps = tuple(self._gaps), []
-                record = self._runtime.instruments.gaps
-                self._runtime.handover.put(partial(record, self.stage, self.request, gaps, self))
+                if self._outer is None:
+                    record = self._runtime.instruments.gaps
+                    self._runtime.handover.put(partial(record, self.stage, self.request, gaps, self))
         self._last_s = now
+
+    @property
+    def is_foreign(self) -> bool:
+        """Inside a call of another instrumentation, which makes its span and its client metrics."""
+        return self._outer is not None
+
+    def last_item(self) -> None:
+        """The provider has said that it is done: the other instrumentation may end its span with this very item."""
+        if self.live:
+            self._tell(self._facts(_clock.seconds(), "completed"))
 
     # streams
 
@@ -266,13 +281,7 @@ class Call(Scope):
         with guard("cost"):
             stated = checked_price(amount, currency)
             if stated is not None and self.live:
-                self._cost = Priced(
-                    amount=stated,
-                    components={"requests": stated},
-                    status="exact",
-                    price_source="provider",
-                    source="provider",
-                )
+                self._cost = stated_price(stated)
 
     def record(self, response: Any) -> None:
         """Read a known SDK's response with the same extractor as its integration."""
@@ -288,41 +297,35 @@ class Call(Scope):
     # end
 
     def _price(self, outcome: Outcome) -> Cost | None:
-        usage, response = self.usage_facts, self.response_facts
+        usage = self.usage_facts
         if self._cost is not None:
             return self._cost
         if self._has_children and not (self._joined and usage is not None):
             return None  # the cost is on the children; what a joined first attempt used is this call's own
-        if usage is None:
-            billable = self.stage in PRICED_STAGES and (outcome != "error" or self.chunks > 0)
-            return _NO_USAGE if billable else None
-        request = self.request
         hosts = self._runtime.settings.provider_hosts
-        # A proxy that is known to forward to the provider.
-        told = request.server_address in hosts or f"{request.server_address}:{request.server_port or 443}" in hosts
-        tier = response.service_tier if response is not None else None
-        price = partial(
-            cost.price,
-            usage,
-            provider=request.provider,
-            request_model=request.model,
-            response_model=response.model if response is not None else None,
-            operation=request.operation,
-            service_tier=tier or request.service_tier,
-            at=self.start_ns / 1e9,
-            server_address=None if told else request.server_address,
-        )
-        return quietly("price", price, _NO_USAGE)
+        price = price_of(usage, self.request, self.response_facts, at=self.start_ns / 1e9, hosts=hosts)
+        billable = self.stage in PRICED_STAGES and (outcome != "error" or self.chunks > 0)
+        return NO_USAGE if price is None and billable else price
 
     def _record(self, end_s: float, outcome: Outcome) -> None:
         runtime = self._runtime
+        if self._offered is not None:
+            self._hear()
         if not runtime.configured and not self.span.is_recording():
             runtime.in_flight.change(self.stage, self._in_flight_as, -1)
             return
+        facts = self._facts(end_s, outcome)
+        if not facts.own:
+            self._tell(facts)
+        if self._turn is not None:
+            self._turn.add(self.stage, self.start_s, end_s, facts.usage, facts.cost)
+        runtime.handover.put(partial(self._hand_in, facts, self.end_ns(end_s)))
+
+    def _facts(self, end_s: float, outcome: Outcome) -> CallFacts:
         response, streamed = self.response_facts, self.chunks > 0 or bool(self.request.stream)
         if outcome == "completed" and response is not None and response.length_cut:
             outcome = "length_cut"
-        facts = CallFacts(
+        return CallFacts(
             stage=self.stage,
             request=self.request,
             outcome=outcome,
@@ -336,18 +339,35 @@ class Call(Scope):
             chunks=self.chunks if streamed else None,
             gaps_s=tuple(self._gaps),
             longest_gap_s=self._longest_gap_s,
+            attempts=self.attempts,
+            own=self._outer is None,
         )
-        if self._turn is not None:
-            self._turn.add(self.stage, self.start_s, end_s, facts.usage, facts.cost)
-        runtime.handover.put(partial(self._hand_in, facts, self.end_ns(end_s)))
+
+    def _tell(self, facts: CallFacts) -> None:
+        with guard("upstream"):
+            tell(self._outer, facts, self.span, self._attributes(facts))
+
+    def _hear(self) -> None:
+        """Take the facts of calls that another instrumentation left to this one."""
+        with guard("upstream"):
+            heard = told(self._offered)
+            if heard is not None:
+                self.request = merged(heard.request, self.request) or self.request
+                self.response_facts = merged(heard.response, self.response_facts)
+                self.usage_facts = merged(heard.response.usage, self.usage_facts)
+
+    def _attributes(self, facts: CallFacts) -> dict[str, Any]:
+        upstream_cost = self._runtime.settings.cost_names == "upstream"
+        return call_attributes(facts, self._identity(), upstream_cost=upstream_cost)
 
     def _hand_in(self, facts: CallFacts, end_ns: int) -> None:
         runtime, turn = self._runtime, self._turn
         runtime.in_flight.change(facts.stage, self._in_flight_as, -1)
-        upstream_cost = runtime.settings.cost_names == "upstream"
-        attributes = call_attributes(facts, self._identity(), upstream_cost=upstream_cost)
-        end_span(self.span, end_ns, attributes, facts.error_type)
+        if facts.own:
+            end_span(self.span, end_ns, self._attributes(facts), facts.error_type)
         runtime.instruments.call(facts, self)
+        if facts.own and facts.response is not None and facts.response.id is not None:
+            runtime.recorded(facts.response.id, facts.request.provider)
         if facts.cost is None:
             return
         if turn is None:

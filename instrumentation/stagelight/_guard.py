@@ -16,7 +16,20 @@ from traceback import extract_tb
 from types import TracebackType
 from typing import Literal, TypeVar
 
-__all__ = ["MisuseError", "errors", "first_time", "guard", "misuse", "misuses", "quietly", "set_strict", "strict"]
+from stagelight import _clock
+
+__all__ = [
+    "MisuseError",
+    "errors",
+    "first_time",
+    "guard",
+    "misuse",
+    "misuses",
+    "once_a_minute",
+    "quietly",
+    "set_strict",
+    "strict",
+]
 
 T = TypeVar("T")
 
@@ -30,6 +43,7 @@ _errors: Counter[str] = Counter()
 _misuses: Counter[str] = Counter()
 _logged: set[str] = set()
 _reported: set[str] = set()
+_reported_s: dict[str, float] = {}
 
 
 def _renew_lock() -> None:
@@ -77,6 +91,17 @@ def first_time(key: str) -> bool:
         if key in _logged or len(_logged) >= _LOGGED_LIMIT:
             return False
         _logged.add(key)
+        return True
+
+
+def once_a_minute(key: str) -> bool:
+    """Whether ``key`` was not reported within the last 60 s; a bounded number is remembered."""
+    now = _clock.seconds()
+    with _lock:
+        last_s = _reported_s.get(key)
+        if (last_s is None and len(_reported_s) >= _LOGGED_LIMIT) or (last_s is not None and 0 <= now - last_s < 60):
+            return False
+        _reported_s[key] = now
         return True
 
 

@@ -161,6 +161,15 @@ class Scope(ABC):
         self.start_s = self._until_s = _clock.seconds() if since is None else since[1]
         self._started = True
 
+    def _begin_inside(self, span: Span, key: str, before: Context) -> None:
+        """Begin without a span of its own, inside ``span``, which is another instrumentation's to end."""
+        self._runtime = _runtime.current()
+        self.start_ns = _clock.wall_ns()
+        self.span = span
+        self.context = Context({**before, key: (ref(self), None)})
+        self.start_s = self._until_s = _clock.seconds()
+        self._started = True
+
     @abstractmethod
     def _start(self) -> None:
         """Begin the span; what it is called and carries is the subclass's."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,18 +15,23 @@ from opentelemetry.trace import Tracer
 
 from stagelight._bounds import OTHER
 from stagelight._forks import in_every_child
+from stagelight._guard import once_a_minute
 from stagelight._handover import Handover
 from stagelight._identity import Pseudonyms
 from stagelight._version import SCHEMA_URL, __version__
+from stagelight.cost.names import canonical_provider, is_self_hosted
 from stagelight.export.accumulators import SdkBackend
 from stagelight.instruments import Instruments
 from stagelight.settings import Settings
 
 __all__ = ["SCOPE", "EventSink", "InFlight", "Runtime", "current", "install", "replaced"]
 
+logger = logging.getLogger("stagelight")
+
 SCOPE = "stagelight"
 """Name of the instrumentation scope of everything we emit."""
 
+_SEEN_LIMIT = 2048  # ids of answers, a few minutes of a busy process
 _IN_FLIGHT_KEYS = 256  # of stage and provider, both few
 
 
@@ -53,6 +59,24 @@ class InFlight:
             return dict(self._counts)
 
 
+class SeenResponses:
+    """Who recorded the last answers, by the provider's id of the answer."""
+
+    def __init__(self) -> None:
+        self._by: dict[str, str] = {}
+        self._lock = threading.RLock()
+
+    def add(self, response_id: str, by: str) -> str | None:
+        """Who has recorded this answer before; ``None`` when nobody has."""
+        with self._lock:
+            before = self._by.get(response_id)
+            if before is None:
+                if len(self._by) >= _SEEN_LIMIT:
+                    del self._by[next(iter(self._by))]
+                self._by[response_id] = by
+            return before
+
+
 class EventSink(Protocol):
     """Takes log events: a logger of OpenTelemetry's, or our own."""
 
@@ -72,6 +96,23 @@ class Runtime:
     """Made by ``configure`` (or by a test), so that work is done even for unsampled calls."""
     pseudonyms: Pseudonyms | None = None
     in_flight: InFlight = field(default_factory=InFlight)
+    seen: SeenResponses = field(default_factory=SeenResponses)
+
+    def recorded(self, response_id: str, provider: str | None, by: str = SCOPE) -> None:
+        """Say that the call with this answer was recorded, and complain when it was before.
+
+        Args:
+            response_id: the provider's id of the answer.
+            provider: who gave it.
+            by: name of the instrumentation.
+        """
+        before = self.seen.add(response_id, by)
+        if before is None or is_self_hosted(canonical_provider(provider or "")):
+            return  # small servers number their answers, or draw the ids from a few
+        both = " + ".join(sorted((before, by)))
+        self.instruments.double_counted(provider, both)
+        if once_a_minute("double counted"):
+            logger.warning("stagelight: a call of %s was recorded twice, by %s: switch one of them off", provider, both)
 
 
 _lock = threading.Lock()

@@ -21,6 +21,7 @@ __all__ = [
     "checked_retrieved",
     "checked_score",
     "checked_text",
+    "checked_tool_type",
     "checked_usage",
     "good_shapes",
 ]
@@ -33,6 +34,7 @@ MOST = 1 << 53
 _SECRET = frozenset({"user_id", "session_id"})
 _OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 
+_TOOL_TYPES = ("function", "extension", "datastore")
 _TEXT, _WHOLE, _NUMBER, _SWITCH = "a text", "an integer", "a number", "True or False"
 _WHOLES = frozenset({"server_port", "max_tokens", "dimensions", "top_k", "characters"})
 _NUMBERS = frozenset({"temperature", "top_p"})
@@ -179,6 +181,14 @@ def checked_text(call: str, name: str, value: Any) -> str | None:
         return value
     received = f"of type {type(value).__name__}" if name in _SECRET else shown(value)
     misuse("type", f"{call}(): {name}", f"is {received}; accepted: a non-empty text")
+    return None
+
+
+def checked_tool_type(value: Any) -> str | None:
+    """The accepted type of ``tool()``."""
+    if value is None or value in _TOOL_TYPES:
+        return value  # type: ignore[no-any-return]  # checked just before
+    misuse("range", "tool(): type", f"is {shown(value)}; accepted: {', '.join(_TOOL_TYPES)}")
     return None
 
 

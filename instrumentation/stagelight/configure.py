@@ -166,6 +166,7 @@ def _set_up(settings: Settings, problems: tuple[Problem, ...]) -> Configured:
     runtime = _runtime_for(settings, providers, taken)
     _runtime.install(runtime)
     _propagate()
+    _look_at_foreign_spans(trace.get_tracer_provider(), runtime)
     instrumented = _instrument() if settings.instrument else ()
     if providers is not None:
         deliver_at_exit(shutdown, partial(flush, EXIT_LIMIT_S))
@@ -192,6 +193,13 @@ def _taken() -> Iterator[Signal]:
         yield "metrics"
     if not isinstance(get_logger_provider(), ProxyLoggerProvider):
         yield "logs"
+
+
+def _look_at_foreign_spans(tracers: Any, runtime: _runtime.Runtime) -> None:
+    if hasattr(tracers, "add_span_processor"):
+        from stagelight.export.foreign_spans import ForeignSpans
+
+        tracers.add_span_processor(ForeignSpans(_runtime.SCOPE, runtime.recorded))
 
 
 def _providers(taken: Collection[Signal]) -> Providers:
@@ -277,11 +285,15 @@ def _instrument() -> tuple[str, ...]:
     """Instrument threads and every installed client that has an entry point of ours."""
     from importlib.metadata import entry_points
 
+    from stagelight.integrations._http import HttpRequests
+
     disabled = {name.strip() for name in os.environ.get("OTEL_PYTHON_DISABLED_INSTRUMENTATIONS", "").split(",")}
     if "*" in disabled:
         return ()
     if "threading" not in disabled:
         _instrument_threads()
+    if "stagelight-http" not in disabled:
+        HttpRequests().serve("configure")
     done: list[str] = []
     for entry in entry_points(group="opentelemetry_instrumentor"):
         if not entry.name.startswith("stagelight-") or entry.name in disabled:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from decimal import Decimal
 from types import MappingProxyType
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeVar
 
 __all__ = [
     "COMPONENTS",
@@ -34,7 +34,10 @@ __all__ = [
     "Unpriced",
     "UnpricedReason",
     "Usage",
+    "merged",
 ]
+
+Record = TypeVar("Record", bound=NamedTuple)
 
 Stage = Literal[
     "embedding", "retrieval", "rerank", "llm", "tts", "stt", "tool", "memory", "parse", "chunk", "enrich", "store"
@@ -87,6 +90,9 @@ class Usage(NamedTuple):
     image_output_tokens: int | None = None
     audio_cache_read_tokens: int | None = None
     """Subset of both ``audio_input_tokens`` and ``cache_read_tokens``, {token}."""
+    text_input_tokens: int | None = None
+    """Subset of ``input_tokens`` that was text, where the provider tells it, {token}."""
+    text_output_tokens: int | None = None
     characters: int | None = None
     """Billed input characters, {character}; what counts as one is the vendor's rule."""
     audio_seconds: float | None = None
@@ -147,6 +153,10 @@ class Request(NamedTuple):
     """Name of a tool, or of what a stage without an upstream operation works on."""
     db_system: str | None = None
     db_operation: str | None = None
+    tool_type: str | None = None
+    """Where a tool runs: ``function``, ``extension`` or ``datastore``."""
+    tool_call_id: str | None = None
+    """The model's id of this call of a tool."""
 
 
 class RateLimit(NamedTuple):
@@ -190,6 +200,8 @@ class Response(NamedTuple):
     """Audio that the caller received, in bytes."""
     credits: int | None = None
     """What the provider says the call took from the plan, in its own unit."""
+    stated_cost: Decimal | None = None
+    """What the provider says it charged, USD, >= 0; only of providers that state an amount."""
 
 
 class Priced(NamedTuple):
@@ -262,6 +274,10 @@ class CallFacts(NamedTuple):
     gaps_s: tuple[float, ...] = ()
     """Times between chunks that were not handed over before, in seconds."""
     longest_gap_s: float | None = None
+    attempts: int = 0
+    """HTTP requests that the client sent to the call's server; 0 when nobody counted them."""
+    own: bool = True
+    """False when another instrumentation makes the span and the client metrics of this call."""
 
 
 class TurnFacts(NamedTuple):
@@ -283,3 +299,12 @@ class TurnFacts(NamedTuple):
     cost_status: Literal["exact", "estimated", "partial", "unpriced"] | None = None
     self_time_s: Mapping[str, float] = MappingProxyType({})
     """Seconds each stage is answerable for, ``other`` included; they sum to ``duration_s``."""
+
+
+def merged(old: Record | None, new: Record | None) -> Record | None:
+    """The newer record, with the older one's value where the newer does not know (is ``None`` or not set)."""
+    if old is None or new is None:
+        return new if old is None else old
+    return type(old)(
+        *(before if after is None or after is False else after for before, after in zip(old, new, strict=True))
+    )

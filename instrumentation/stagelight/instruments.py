@@ -80,7 +80,24 @@ class Instruments:
         request, response = facts.request, facts.response
         client = _client(facts.stage, request, response.model if response is not None else None)
         tier = response.service_tier if response is not None else None
+        if facts.own:
+            self._of_client(facts, client, tier, where)
+        if facts.attempts > 1:
+            self._add(m.STAGELIGHT_RETRIES, facts.attempts - 1, (facts.stage, request.provider, request.model))
+        if facts.chunks is not None:
+            self._add(m.STAGELIGHT_STREAM_OUTCOMES, 1, (facts.stage, request.provider, request.model, facts.outcome))
+        if facts.stage == "retrieval":
+            self._retrieval(facts, where)
+        elif facts.stage in {"tts", "stt"}:
+            self._speech(facts, where)
+        if response is not None and response.rate_limit is not None:
+            self._rate_limit(facts)
+
+    def _of_client(self, facts: CallFacts, client: Values, tier: str | None, where: Where | None) -> None:
+        """What every instrumentation of a client records, under the names of the conventions."""
         self._duration(facts, client, tier, where)
+        if client[0] is None:  # upstream's metrics are by operation
+            return
         if facts.usage is not None:
             self._tokens(facts, facts.usage, client, tier, where)
         if facts.first_chunk_s is not None:
@@ -92,18 +109,12 @@ class Instruments:
             self._add(name, facts.first_chunk_s, client, where)
         if facts.gaps_s:
             self._record_gaps(facts.gaps_s, client, where)
-        if facts.chunks is not None:
-            self._add(m.STAGELIGHT_STREAM_OUTCOMES, 1, (facts.stage, request.provider, request.model, facts.outcome))
-        if facts.stage == "retrieval":
-            self._retrieval(facts, where)
-        elif facts.stage in {"tts", "stt"}:
-            self._speech(facts, where)
-        if response is not None and response.rate_limit is not None:
-            self._rate_limit(facts)
 
     def gaps(self, stage: Stage, request: Request, gaps_s: tuple[float, ...], where: Where | None = None) -> None:
         """Record the times between chunks of a stream that still runs."""
-        self._record_gaps(gaps_s, _client(stage, request, None), where)
+        client = _client(stage, request, None)
+        if client[0] is not None:
+            self._record_gaps(gaps_s, client, where)
 
     def _record_gaps(self, gaps_s: tuple[float, ...], client: Values, where: Where | None) -> None:
         name = (
@@ -117,7 +128,8 @@ class Instruments:
     def _duration(self, facts: CallFacts, client: Values, tier: str | None, where: Where | None) -> None:
         request = facts.request
         if facts.stage == "tool":
-            self._add(m.GEN_AI_EXECUTE_TOOL_DURATION, facts.duration_s, (request.name, facts.error_type), where)
+            ran = (request.name, request.tool_type, facts.error_type)
+            self._add(m.GEN_AI_EXECUTE_TOOL_DURATION, facts.duration_s, ran, where)
         elif client[0] is None:
             values = (facts.stage, request.provider, request.model, facts.outcome, facts.error_type)
             self._add(m.STAGELIGHT_STAGE_DURATION, facts.duration_s, values, where)
@@ -250,6 +262,14 @@ class Instruments:
     def cache(self, name: str, hit: bool) -> None:
         """Record one cache lookup."""
         self._add(m.STAGELIGHT_CACHE_LOOKUPS, 1, (name, "hit" if hit else "miss"))
+
+    def double_counted(self, provider: str | None, instrumentations: str) -> None:
+        """Record that one call was recorded by two instrumentations."""
+        self._add(m.STAGELIGHT_DOUBLE_COUNTED, 1, (provider, instrumentations))
+
+    def uninstrumented(self, host: str, client: str) -> None:
+        """Record an HTTP request to an AI provider outside any stage."""
+        self._add(m.STAGELIGHT_UNINSTRUMENTED_CALLS, 1, (host, client))
 
     def feedback(self, score: float, labels: Mapping[str, Any]) -> None:
         """Record a user's feedback."""

@@ -17,7 +17,7 @@ from stagelight._lifecycle import Scope
 from stagelight._nothing import NOTHING, Nothing
 from stagelight._remarks import cache, evaluation, feedback, identify, owner_of
 from stagelight._turns import Turn
-from stagelight._validation import checked_request, checked_text, good_shapes
+from stagelight._validation import checked_request, checked_text, checked_tool_type, good_shapes
 from stagelight.facts import Identity, Request, Stage
 
 __all__ = [
@@ -310,13 +310,22 @@ def stt(*, provider: str, model: str) -> Call:
 
 
 @NamedVerb
-def tool(name: str) -> Tool:
+def tool(
+    name: str,
+    *,
+    type: Literal["function", "extension", "datastore"] | None = None,  # noqa: A002 - the conventions' word
+    call_id: str | None = None,
+) -> Tool:
     """The execution of a tool.
 
     Args:
         name: name of the tool, low cardinality.
+        type: where it runs: ``function`` in the application, ``extension`` at the provider or agent, ``datastore`` a
+            store that is queried.
+        call_id: the model's id of this call.
     """
-    return Tool("tool", _asked("tool", Request(name=name)))
+    kind = quietly("tool", lambda: checked_tool_type(type), None)
+    return Tool("tool", _asked("tool", Request(name=name, tool_type=kind, tool_call_id=call_id)))
 
 
 def _work(stage: Stage, name: str | None, provider: str | None) -> Call:

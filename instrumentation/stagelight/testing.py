@@ -35,6 +35,7 @@ from stagelight._turns import settle_all
 from stagelight.conventions import attributes as a
 from stagelight.conventions import events as e
 from stagelight.export.accumulators import SdkBackend
+from stagelight.export.foreign_spans import ForeignSpans
 from stagelight.instruments import Instruments
 from stagelight.settings import Settings, read
 
@@ -205,6 +206,7 @@ class Captured:
             configured=True,
             pseudonyms=Pseudonyms(key) if key else None,
         )
+        tracers.add_span_processor(ForeignSpans(_runtime.SCOPE, self.runtime.recorded))
         _self_metrics.observe(meter, self.runtime, {})
 
     def settle(self) -> None:

@@ -13,7 +13,7 @@ import stagelight
 from stagelight.conventions import attributes as a
 from stagelight.conventions import metrics as m
 from stagelight.facts import Response, Usage
-from stagelight.integrations._hosts import PROVIDERS, provider_of
+from stagelight.integrations._hosts import PROVIDERS, REGIONAL, provider_of
 from stagelight.integrations.openai import OPERATIONS, read
 from stagelight.testing import capture
 
@@ -22,10 +22,17 @@ from stagelight.testing import capture
     ("host", "provider"),
     [
         *PROVIDERS.items(),
+        ("ollama", "ollama"),
+        ("vllm.ai.svc.cluster.local", "vllm"),
+        ("ollama.example.com", "openai_compatible"),
         ("eu.api.openai.com", "openai"),
         ("acme.openai.azure.com", "azure.ai.openai"),
         ("acme.services.ai.azure.com", "azure.ai.inference"),
-        ("us-central1-aiplatform.googleapis.com", "openai_compatible"),
+        ("us-central1-aiplatform.googleapis.com", "gcp.vertex_ai"),
+        ("a.b-aiplatform.googleapis.com", "openai_compatible"),
+        ("bedrock-runtime.eu-west-1.amazonaws.com", "aws.bedrock"),
+        ("polly.eu-west-1.amazonaws.com", "aws.polly"),
+        ("s3.eu-west-1.amazonaws.com", "openai_compatible"),
         ("API.OpenAI.com.", "openai"),
         ("api.openai.com.evil.example", "openai_compatible"),
         ("notapi.openai.com", "openai_compatible"),
@@ -36,6 +43,22 @@ from stagelight.testing import capture
 def test_providers_by_host(host: str, provider: str) -> None:
     """A host belongs to a provider when it, or a domain it is in, is known; nothing is guessed from parts of names."""
     assert provider_of((host, None), {}) == provider
+
+
+@pytest.mark.parametrize(
+    ("server", "provider"),
+    [
+        (("localhost", 11434), "ollama"),
+        (("127.0.0.1", 8000), "vllm"),
+        (("host.docker.internal", 11434), "ollama"),
+        (("10.0.0.5", 8000), "openai_compatible"),
+        (("example.com", 11434), "openai_compatible"),
+        (("localhost", 8080), "openai_compatible"),
+    ],
+)
+def test_own_servers_by_port(server: tuple[str, int], provider: str) -> None:
+    """Ollama and vLLM are known by their usual ports, on the same machine only."""
+    assert provider_of(server, {}) == provider
 
 
 @pytest.mark.parametrize(
@@ -251,6 +274,6 @@ def test_record_reads_what_the_client_returns(simulator: Any) -> None:
 def test_the_documented_hosts() -> None:
     """The table of hosts in the documentation is the one in use."""
     page = Path(__file__).parents[2] / "docs" / "integrations.md"
-    rows = re.findall(r"^\| `([a-z0-9.-]+)` \| `([a-z0-9_.]+)` \|$", page.read_text("utf-8"), re.MULTILINE)
+    rows = re.findall(r"^\| `([a-z0-9.*-]+)` \| `([a-z0-9_.]+)` \|$", page.read_text("utf-8"), re.MULTILINE)
 
-    assert rows == list(PROVIDERS.items())
+    assert rows == [*PROVIDERS.items(), *REGIONAL.items()]

@@ -339,6 +339,12 @@ STAGELIGHT_MISUSE_KIND: Final = "stagelight.misuse.kind"
 """What was wrong with a call of the Python API. (string)"""
 STAGELIGHT_ERROR_SITE: Final = "stagelight.error.site"
 """Part of Stagelight that failed. (string)"""
+STAGELIGHT_ATTEMPTS: Final = "stagelight.attempts"
+"""HTTP requests the client sent for the call: more than 1 when it tried again. (int, {request})"""
+STAGELIGHT_HTTP_CLIENT: Final = "stagelight.http.client"
+"""Library that sent an HTTP request. (string)"""
+STAGELIGHT_INSTRUMENTATIONS: Final = "stagelight.instrumentations"
+"""Names of the instrumentations that recorded the same call, sorted. (string)"""
 
 SENSITIVE_KEYS: Final[frozenset[str]] = frozenset(
     {
@@ -431,6 +437,8 @@ METRIC_LABELS: Final[frozenset[str]] = frozenset(
         STAGELIGHT_DROP_REASON,
         STAGELIGHT_MISUSE_KIND,
         STAGELIGHT_ERROR_SITE,
+        STAGELIGHT_HTTP_CLIENT,
+        STAGELIGHT_INSTRUMENTATIONS,
     }
 )
 """Keys that are allowed as metric labels."""
@@ -459,6 +467,7 @@ BOUNDED_LABELS: Final[frozenset[str]] = frozenset(
         STAGELIGHT_CACHE_NAME,
         STAGELIGHT_FEEDBACK_THEME,
         STAGELIGHT_FEEDBACK_KIND,
+        STAGELIGHT_INSTRUMENTATIONS,
     }
 )
 """Those labels whose values come from outside and pass the bounding table."""

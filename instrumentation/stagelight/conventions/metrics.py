@@ -136,6 +136,12 @@ STAGELIGHT_TELEMETRY_DROPPED: Final = "stagelight.telemetry.dropped"
 """Telemetry records that were given up, by reason (counter, {record})."""
 STAGELIGHT_TELEMETRY_QUEUED: Final = "stagelight.telemetry.queued"
 """Telemetry records that wait for delivery (updowncounter, {record})."""
+STAGELIGHT_RETRIES: Final = "stagelight.retries"
+"""HTTP requests that clients sent again for a call: its attempts but the first (counter, {request})."""
+STAGELIGHT_DOUBLE_COUNTED: Final = "stagelight.double_counted"
+"""Calls that were recorded twice: a provider's response id was seen again (counter, {call})."""
+STAGELIGHT_UNINSTRUMENTED_CALLS: Final = "stagelight.uninstrumented_calls"
+"""HTTP requests to hosts of AI providers outside any stage: what they cost is not recorded (counter, {call})."""
 
 _RELEASED: Final[frozenset[Profile]] = frozenset({"released"})
 _LATEST: Final[frozenset[Profile]] = frozenset({"latest"})
@@ -777,6 +783,45 @@ _ROWS: Final = (
         profiles=_BOTH,
         stage=("any",),
         demo=True,
+        value_type="int",
+    ),
+    Metric(
+        name=STAGELIGHT_RETRIES,
+        instrument="counter",
+        unit="{request}",
+        description="HTTP requests that clients sent again for a call: its attempts but the first.",
+        buckets=(),
+        labels=(a.STAGELIGHT_STAGE, a.GEN_AI_PROVIDER_NAME, a.GEN_AI_REQUEST_MODEL),
+        prometheus="stagelight_retries_total",
+        profiles=_BOTH,
+        stage=("any",),
+        demo=False,
+        value_type="int",
+    ),
+    Metric(
+        name=STAGELIGHT_DOUBLE_COUNTED,
+        instrument="counter",
+        unit="{call}",
+        description="Calls that were recorded twice: a provider's response id was seen again.",
+        buckets=(),
+        labels=(a.GEN_AI_PROVIDER_NAME, a.STAGELIGHT_INSTRUMENTATIONS),
+        prometheus="stagelight_double_counted_total",
+        profiles=_BOTH,
+        stage=("any",),
+        demo=False,
+        value_type="int",
+    ),
+    Metric(
+        name=STAGELIGHT_UNINSTRUMENTED_CALLS,
+        instrument="counter",
+        unit="{call}",
+        description="HTTP requests to hosts of AI providers outside any stage: what they cost is not recorded.",
+        buckets=(),
+        labels=(a.SERVER_ADDRESS, a.STAGELIGHT_HTTP_CLIENT),
+        prometheus="stagelight_uninstrumented_calls_total",
+        profiles=_BOTH,
+        stage=("any",),
+        demo=False,
         value_type="int",
     ),
 )

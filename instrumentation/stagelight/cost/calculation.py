@@ -136,7 +136,7 @@ def _text(row: Row, table: dict[str, _Rate], ceiling: int, others: tuple[Compute
     new, source, identity = tuple.__new__, row.price_source, row.identity
 
     def compute(usage: Usage) -> Cost:  # noqa: PLR0911 - straight-line code on the hot path
-        i, o, cr, cw, r, ai, ao, ii, io, acr, ch, s, se, to, rq, cs, counted = usage
+        i, o, cr, cw, r, ai, ao, ii, io, acr, _ti, _to, ch, s, se, to, rq, cs, counted = usage
         # Zero and absent are the same here; whatever is neither an absent nor a plain count is judged elsewhere.
         if ai or ao or ii or io or acr or ch or s or se or to or rq or cs or counted or type(i) is not int:
             return general(usage)
@@ -185,7 +185,7 @@ def _speech(row: Row, table: dict[str, _Rate], general: Compute) -> Compute:
     new, source, identity = tuple.__new__, row.price_source, row.identity
 
     def compute(usage: Usage) -> Cost:
-        i, o, cr, cw, r, ai, ao, ii, io, acr, characters, seconds, se, to, rq, cs, counted = usage
+        i, o, cr, cw, r, ai, ao, ii, io, acr, _ti, _to, characters, seconds, se, to, rq, cs, counted = usage
         if i or o or cr or cw or r or ai or ao or ii or io or acr or se or to or rq or cs or counted:
             return general(usage)
         if type(characters) is not int or not 0 < characters <= LIMIT or not (seconds is None or 0 <= seconds <= LIMIT):

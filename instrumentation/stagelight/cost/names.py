@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from ipaddress import ip_address
 from typing import Final
 
-__all__ = ["canonical_provider", "is_private_host", "is_same_model", "is_self_hosted"]
+__all__ = ["canonical_provider", "is_private_host", "is_same_model", "is_self_hosted", "states_cost"]
 
 _PROVIDERS: Final[Mapping[str, str]] = {
     alias: name
@@ -38,6 +38,8 @@ _SELF_HOSTED: Final = frozenset({
     "triton", "xinference", "mlx", "gpt4all", "koboldcpp", "sentence_transformers", "fastembed", "piper", "coqui",
     "kokoro", "whisper.cpp", "whisper_cpp", "faster_whisper",
 })  # fmt: skip
+_STATING_COST: Final = frozenset({"openrouter"})
+"""Providers whose answers say what they charged, in USD. https://openrouter.ai/docs/use-cases/usage-accounting"""
 _PRIVATE_SUFFIXES: Final = (".localhost", ".local", ".internal", ".lan", ".home.arpa", ".svc", ".cluster.local")
 
 _PREFIX: Final = re.compile(
@@ -76,6 +78,11 @@ def canonical_provider(name: str) -> str:
 def is_self_hosted(provider: str) -> bool:
     """True for software one runs on one's own hardware: its models have no list price."""
     return provider in _SELF_HOSTED
+
+
+def states_cost(provider: str | None) -> bool:
+    """True for a provider whose answers say in USD what they charged."""
+    return provider in _STATING_COST
 
 
 def is_private_host(address: str) -> bool:

@@ -63,7 +63,7 @@ def _input(usage: Usage) -> tuple[dict[str, Number], bool]:
     if cached_audio > cached or cached_audio > audio:
         raise BadUsageError
     parts = cached + written + written_long + audio + image - cached_audio
-    total = parts if usage.input_tokens is None else _number(usage.input_tokens)
+    total = parts + _number(usage.text_input_tokens) if usage.input_tokens is None else _number(usage.input_tokens)
     inferred = bool(cached and ((audio and usage.audio_cache_read_tokens is None) or image))
     if parts > total and usage.audio_cache_read_tokens is None:
         overlap = min(parts - total, cached, audio)
@@ -89,7 +89,7 @@ def _output(usage: Usage) -> dict[str, Number]:
     audio = _number(usage.audio_output_tokens)
     image = _number(usage.image_output_tokens)
     parts = reasoning + audio + image
-    total = parts if usage.output_tokens is None else _number(usage.output_tokens)
+    total = parts + _number(usage.text_output_tokens) if usage.output_tokens is None else _number(usage.output_tokens)
     if parts > total:
         raise BadUsageError
     return {"output": total - parts, "reasoning": reasoning, "audio_output": audio, "image_output": image}

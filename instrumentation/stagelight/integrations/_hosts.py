@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-__all__ = ["COMPATIBLE", "PROVIDERS", "Server", "provider_of", "server_of"]
+from stagelight.cost.names import is_private_host
+
+__all__ = ["COMPATIBLE", "OWN_SERVERS", "PROVIDERS", "REGIONAL", "Server", "provider_of", "server_of"]
+
+_SAME_MACHINE: Final = frozenset({"localhost", "127.0.0.1", "::1", "[::1]", "host.docker.internal"})
 
 COMPATIBLE: Final = "openai_compatible"
 """Provider of a host that nobody has named: some server that speaks OpenAI's protocol."""
@@ -24,6 +28,7 @@ PROVIDERS: Final[Mapping[str, str]] = {
     "api.moonshot.cn": "moonshot_ai",
     "api.anthropic.com": "anthropic",
     "api.cohere.ai": "cohere",
+    "api.cohere.com": "cohere",
     "generativelanguage.googleapis.com": "gcp.gemini",
     "aiplatform.googleapis.com": "gcp.vertex_ai",
     "openrouter.ai": "openrouter",
@@ -33,10 +38,26 @@ PROVIDERS: Final[Mapping[str, str]] = {
     "api.cerebras.ai": "cerebras",
     "api.deepinfra.com": "deepinfra",
     "router.huggingface.co": "huggingface",
+    "api.voyageai.com": "voyageai",
+    "api.jina.ai": "jina",
+    "api.elevenlabs.io": "elevenlabs",
+    "api.deepgram.com": "deepgram",
+    "api.assemblyai.com": "assemblyai",
+    "api.cartesia.ai": "cartesia",
+    "texttospeech.googleapis.com": "gcp.text_to_speech",
 }
-"""Host, or domain of hosts -> ``gen_ai.provider.name``. OpenAI's regional hosts are in ``provider_of``."""
+"""Host, or domain of hosts -> ``gen_ai.provider.name``: ``eu.api.openai.com`` is ``openai`` too."""
 
-_OPENAI_DOMAIN: Final = ".api.openai.com"  # us.api.openai.com, eu.api.openai.com
+REGIONAL: Final[Mapping[str, str]] = {
+    "bedrock-runtime.*.amazonaws.com": "aws.bedrock",
+    "polly.*.amazonaws.com": "aws.polly",
+    "*-aiplatform.googleapis.com": "gcp.vertex_ai",
+}
+"""Hosts with the region in the middle of the name."""
+
+OWN_SERVERS: Final[Mapping[str, int]] = {"ollama": 11434, "vllm": 8000}
+"""Software for one's own hardware and the port it listens on: known by that port of the same machine, or where its
+host bears its name, as services of a compose file or a cluster do."""
 
 Server = tuple[str | None, int | None]
 """Address, and the port unless it is HTTPS's own."""
@@ -60,11 +81,26 @@ def provider_of(server: Server, told: Mapping[str, str]) -> str:
         known = told.get(f"{host}:{port or 443}") or told.get(host)
         if known is not None:
             return known
-    if host.endswith(_OPENAI_DOMAIN):
-        return PROVIDERS["api.openai.com"]
+    return _hosted(host) or _own(host, port) or COMPATIBLE
+
+
+def _hosted(host: str) -> str | None:
     domain = host
     while domain:
         if domain in PROVIDERS:
             return PROVIDERS[domain]
         domain = domain.partition(".")[2]
-    return COMPATIBLE
+    for pattern, provider in REGIONAL.items():
+        before, _, after = pattern.partition("*")
+        region = host.removeprefix(before).removesuffix(after)
+        if host == f"{before}{region}{after}" and region and "." not in region:
+            return provider
+    return None
+
+
+def _own(host: str, port: int | None) -> str | None:
+    if is_private_host(host):
+        for software, usual in OWN_SERVERS.items():
+            if host.partition(".")[0] == software or (port == usual and host in _SAME_MACHINE):
+                return software
+    return None

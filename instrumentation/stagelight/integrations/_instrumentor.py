@@ -87,6 +87,9 @@ class Instrumentor(BaseInstrumentor):  # type: ignore[misc]  # the base class is
     package: ClassVar[str] = ""
     """Top-level package of the library's classes; default the distribution's name with ``_`` for ``-``."""
 
+    counts_requests: ClassVar[bool] = True
+    """Whether the HTTP requests of its calls are counted."""
+
     _switched_on = False
     _switched = 0
     """How often it was switched on."""
@@ -130,11 +133,19 @@ class Instrumentor(BaseInstrumentor):  # type: ignore[misc]  # the base class is
             elif module not in self._hooked:
                 self._hooked.add(module)
                 wrapt.register_post_import_hook(self._wrap_all, module)
+        if self.counts_requests:
+            from stagelight.integrations._http import HttpRequests
+
+            HttpRequests().serve(type(self))
 
     def _uninstrument(self, **_: Any) -> None:
         self._switched_on = False
         while self._patches:
             self._patches.pop().remove()
+        if self.counts_requests:
+            from stagelight.integrations._http import HttpRequests
+
+            HttpRequests().leave(type(self))
 
     def _wrap_all(self, module: ModuleType) -> None:
         if self._switched_on:

@@ -119,6 +119,9 @@ class Watch:
                     self._observed.call.tick()
                 if self.chunks.take(chunk):
                     self._observed.call.content()
+                if self._observed.call.is_foreign and self.chunks.finished:
+                    self._observed.absorb(self.chunks.response())
+                    self._observed.call.last_item()
 
     def completed(self) -> None:
         """The stream came to its end."""
