@@ -114,10 +114,23 @@ create() {
   each_volume own
 }
 
+backup() {
+  cd /
+  tar -c -f - "${ALL#/}" data/*
+}
+
 restore() {
+  header=$(mktemp /secrets/app/.new.XXXXXX)
+  dd bs=1 count=512 of="$header" 2>/dev/null
+  name=$(head -c 12 "$header")
+  if [ "$name" != "${ALL#/}/" ]; then
+    rm "$header"
+    refuse 'restore: standard input is no archive that setup backup wrote; nothing was changed'
+  fi
   each_volume take_back
   empty $ALL
-  tar -x -o -p -C / -f -
+  cat "$header" - | tar -x -o -p -C / -f -
+  rm "$header"
   each_volume own_whole
   hand_out
 }
@@ -186,7 +199,7 @@ case "$verb" in
     ;;
   backup)
     create
-    tar -c -C / -f - "${ALL#/}" data
+    backup
     ;;
   restore)
     restore
