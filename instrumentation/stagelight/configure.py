@@ -161,6 +161,8 @@ def _set_up(settings: Settings, problems: tuple[Problem, ...]) -> Configured:
     providers = None if len(taken) == len(standard.SIGNALS) else _providers(taken)
     if providers is not None:
         _make_global(providers, taken)
+    if _first and "traces" in taken:
+        _keep_urls_safe()
     if taken:
         logger.info("stagelight joins the application's own providers of %s", ", ".join(sorted(taken)))
     runtime = _runtime_for(settings, providers, taken)
@@ -211,6 +213,15 @@ def _providers(taken: Collection[Signal]) -> Providers:
 
     scope = InstrumentationScope(_runtime.SCOPE, __version__, SCHEMA_URL)
     return build(Resource.create({}), os.environ, scope, without=taken)
+
+
+def _keep_urls_safe() -> None:
+    """The HTTP instrumentations that are ours to switch on record at the application's provider."""
+    from stagelight.export.urls import SecretUrls
+
+    provider = trace.get_tracer_provider()
+    if hasattr(provider, "add_span_processor"):
+        provider.add_span_processor(SecretUrls())
 
 
 def _make_global(providers: Providers, taken: Collection[Signal]) -> None:
@@ -267,6 +278,7 @@ def _join(signal: Signal) -> None:
         assert own is not None  # noqa: S101 - as above
         if signal == "traces":
             own.tracer_provider.go_over(trace.get_tracer_provider())
+            _keep_urls_safe()
             runtime.handover.drain(EXIT_LIMIT_S)  # what has ended so far goes where it began
             runtime = replace(runtime, tracer=_host_tracer(), handover=Handover(inline=True))
             _configured = replace(_configured, joined=True)

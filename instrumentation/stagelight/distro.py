@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from types import ModuleType
@@ -20,6 +20,7 @@ from opentelemetry.instrumentation.distro import BaseDistro  # type: ignore[attr
 from stagelight import instrumentations
 from stagelight._guard import guard
 from stagelight.configure import set_up_first
+from stagelight.export.urls import remove_secrets
 from stagelight.settings import SettingsError
 
 __all__ = ["AUTOPATH", "CHOICE", "NAME", "StagelightConfigurator", "StagelightDistro", "activate"]
@@ -40,6 +41,14 @@ _LATE: Final = {
     "starlette": "starlette.applications",
 }
 """Official instrumentations that import their library, and the module after whose import they are switched on."""
+
+
+_GIVEN: Final[Mapping[str, Mapping[str, Any]]] = {
+    "fastapi": {"server_request_hook": remove_secrets, "exclude_spans": ["receive", "send"]},
+    "starlette": {"server_request_hook": remove_secrets},
+}
+"""What official instrumentations are given. Those of servers note a URL's query after the span has started, and make a
+span of every chunk that is sent, which is one per token of a streamed answer."""
 
 
 class StagelightDistro(BaseDistro):  # type: ignore[misc]  # the base class is not typed
@@ -98,12 +107,16 @@ def _switch_on_late(entry_point: EntryPoint, kwargs: dict[str, Any]) -> None:
     _waiting.setdefault(entry_point.module, []).append((entry_point, kwargs))
 
     def imported(_: ModuleType) -> None:
-        # All that the module holds at once: that of httpx imports httpx2 as well, which calls this again.
+        own = sys.modules.get(entry_point.module)
+        if own is not None and not hasattr(own, entry_point.attr):
+            return  # it is what imports the library, and calls this again when it is complete
+        # All that the module holds at once: that of httpx imports httpx2 as well.
         for waiting, given in _waiting.pop(entry_point.module, ()):
             with guard(f"load the instrumentation {waiting.name}"):
                 _switch_on(waiting.name, waiting.load()(), given)
 
-    wrapt.register_post_import_hook(imported, _LATE[entry_point.name])
+    for module in (_LATE[entry_point.name], entry_point.module):
+        wrapt.register_post_import_hook(imported, module)
 
 
 def _switch_on(name: str, instrumentor: Any, kwargs: dict[str, Any]) -> None:
@@ -112,7 +125,7 @@ def _switch_on(name: str, instrumentor: Any, kwargs: dict[str, Any]) -> None:
         if name == "starlette":
             _each_starlette(instrumentor)
         elif not instrumentor.is_instrumented_by_opentelemetry:
-            instrumentor.instrument(**kwargs)
+            instrumentor.instrument(**_GIVEN.get(name, {}), **kwargs)
 
 
 def _each_starlette(instrumentor: Any) -> None:
@@ -124,7 +137,7 @@ def _each_starlette(instrumentor: Any) -> None:
         if "fastapi.applications" in sys.modules and isinstance(app, sys.modules["fastapi.applications"].FastAPI):
             return
         with guard("instrument a Starlette application"):
-            instrumentor.instrument_app(app)
+            instrumentor.instrument_app(app, **_GIVEN["starlette"])
 
     wrapt.wrap_function_wrapper("starlette.applications", "Starlette.__init__", made)
 

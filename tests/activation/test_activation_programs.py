@@ -1,4 +1,4 @@
-"""Environment variables alone: every usual way to run Python delivers every call, once, also those of the last moment."""
+"""Environment variables alone: every usual way to run Python delivers every call, once, also those of the end."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def _program(folder: Path, text: str, name: str = "program.py") -> str:
 
 @pytest.mark.parametrize("way", ["autopath", "run", "opentelemetry-instrument"])
 def test_a_program_is_recorded(way: str, simulator: str, sink: Sink, tmp_path: Path) -> None:
-    """By ``PYTHONPATH``, by our command and by OpenTelemetry's: each call is one span, and its request a child of it."""
+    """By ``PYTHONPATH``, by our command and by OpenTelemetry's: each call is one span, its request a child of it."""
     command = ["python", _program(tmp_path, PROGRAM)]
     environment = variables(sink.http, simulator)
     if way == "autopath":

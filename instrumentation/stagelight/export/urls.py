@@ -8,18 +8,17 @@ that here names stay and no value does.
 from __future__ import annotations
 
 import re
-from typing import Final
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final
 
 from opentelemetry.context import Context
 from opentelemetry.sdk.trace import Span, SpanProcessor
 
 from stagelight._guard import guard
 
-__all__ = ["SecretUrls", "without_secrets"]
+__all__ = ["SecretUrls", "remove_secrets", "safe", "without_secrets"]
 
 _REMOVED: Final = "REDACTED"
-_URLS: Final = ("url.full", "http.url", "http.target")
-_QUERIES: Final = ("url.query",)
 
 _IN_TEXT: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,30}://[^\s\"'<>]+")
 _USER: Final = re.compile(r"(?<=://)[^/?#\s]*@")
@@ -27,24 +26,30 @@ _PARAMETER: Final = re.compile(r"(?:([^&;=]*)=)[^&;]*|[^&;=]+")
 
 
 class SecretUrls(SpanProcessor):
-    """Removes secrets from the URLs a span starts with."""
+    """Removes secrets from the URLs a span starts with: for whoever else reads the spans."""
 
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:  # noqa: ARG002 - the SDK's signature
-        given = span.attributes
-        if not given:
-            return
         with guard("remove secrets of a URL"):
-            for key in _URLS:
-                _replace(span, key, given.get(key), is_query=False)
-            for key in _QUERIES:
-                _replace(span, key, given.get(key), is_query=True)
+            remove_secrets(span)
 
 
-def _replace(span: Span, key: str, value: object, *, is_query: bool) -> None:
-    if isinstance(value, str) and value:
-        clean = _query(value) if is_query else _url(value)
-        if clean != value:
-            span.set_attribute(key, clean)
+def remove_secrets(span: Any, _: object = None) -> None:
+    """Replace the URLs of a span that has not ended; also a hook of the official instrumentations of servers."""
+    for key, value in _unsafe(getattr(span, "attributes", None)):
+        span.set_attribute(key, value)
+
+
+def safe(attributes: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    """The attributes of a span that has ended, its URLs made safe."""
+    changed = dict(_unsafe(attributes))
+    return {**attributes, **changed} if attributes and changed else attributes
+
+
+def _unsafe(attributes: Mapping[str, Any] | None) -> Iterator[tuple[str, str]]:
+    for key, clean in _CLEAN.items():
+        value = attributes.get(key) if attributes else None
+        if isinstance(value, str) and clean(value) != value:
+            yield key, clean(value)
 
 
 def without_secrets(text: str) -> str:
@@ -60,3 +65,11 @@ def _url(url: str) -> str:
 def _query(query: str) -> str:
     """Names of parameters stay; what has no name is a value."""
     return _PARAMETER.sub(lambda found: f"{found[1]}={_REMOVED}" if found[1] is not None else _REMOVED, query)
+
+
+_CLEAN: Final[Mapping[str, Callable[[str], str]]] = {
+    "url.full": _url,
+    "http.url": _url,
+    "http.target": _url,
+    "url.query": _query,
+}
