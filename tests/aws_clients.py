@@ -15,7 +15,7 @@ from botocore.config import Config
 from stagelight.sim import Simulator
 from stagelight.testing import Captured, Clock, capture
 
-__all__ = ["ASK", "FAMILIES", "HAIKU", "KINDS", "LONG", "AwsWorld"]
+__all__ = ["ASK", "FAMILIES", "HAIKU", "KINDS", "LONG", "AwsWorld", "knows"]
 
 KINDS = ["sync", "async"] if find_spec("aiobotocore") else ["sync"]
 """Kinds of client that are installed; aiobotocore has an environment of its own."""
@@ -47,6 +47,11 @@ Scenario = Callable[[Any], Awaitable[Any]]
 @cache
 def _session() -> Any:
     return botocore.session.get_session()
+
+
+def knows(shape: str, member: str) -> bool:
+    """Whether this version of the client knows a member of a shape of Bedrock's runtime."""
+    return member in _session().get_service_model("bedrock-runtime").shape_for(shape).members
 
 
 @dataclass

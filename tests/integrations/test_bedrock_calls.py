@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import stagelight
-from aws_clients import ASK, FAMILIES, HAIKU, KINDS, LONG, AwsWorld
+from aws_clients import ASK, FAMILIES, HAIKU, KINDS, LONG, AwsWorld, knows
 from botocore.exceptions import ClientError
 from botocore.response import StreamingBody
 from botocore.stub import Stubber
@@ -134,6 +134,7 @@ def test_cached_tokens_are_added_to_the_input(bedrock: AwsWorld, script: Any) ->
         assert call.cost == (amount + usage["outputTokens"] * Decimal("5.5")) / 10**6
 
 
+@pytest.mark.skipif(not knows("TokenUsage", "cacheDetails"), reason="this version of the client does not tell it")
 def test_an_hour_in_the_cache_has_its_own_price() -> None:
     """What is written to the cache for an hour is told apart, and costs more."""
     usage = {"inputTokens": 4, "outputTokens": 2, "totalTokens": 1006, "cacheReadInputTokens": 0}
@@ -200,7 +201,7 @@ def test_embeddings(bedrock: AwsWorld, script: Any, model: str, body: dict[str, 
     [
         ({}, "passed"),
         ({"stopReason": "guardrail_intervened"}, "intervened"),
-        ({"trace": {"guardrail": {"actionReason": "No action."}}}, "passed"),
+        ({"trace": {"guardrail": {"inputAssessment": {}}}}, "passed"),
     ],
 )
 def test_guardrails_of_converse(told: dict[str, Any], outcome: str) -> None:
@@ -395,7 +396,9 @@ def test_bodies_that_cannot_be_read(simulator: Simulator) -> None:
     assert a.GEN_AI_REQUEST_MAX_TOKENS not in call.attributes
 
 
-@pytest.mark.filterwarnings("ignore:.*socket:pytest.PytestUnraisableExceptionWarning")  # the client's, without us too
+@pytest.mark.filterwarnings(
+    "ignore:.*(socket|Connection):pytest.PytestUnraisableExceptionWarning"
+)  # the client's, without us too
 def test_a_body_that_nobody_reads(bedrock: AwsWorld, script: Any) -> None:
     """A body that is dropped unread was abandoned; its tokens are in the headers and its cost is known."""
 

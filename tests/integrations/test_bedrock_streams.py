@@ -13,6 +13,7 @@ from weakref import ref
 import pytest
 import stagelight
 from aws_clients import ASK, FAMILIES, HAIKU, KINDS, LONG, AwsWorld
+from botocore.response import StreamingBody
 from stagelight.conventions import attributes as a
 from stagelight.integrations.bedrock import BedrockInstrumentor
 from stagelight.sim import Simulator
@@ -22,7 +23,7 @@ CONVERSE = f"/model/{HAIKU}/converse-stream"
 pytestmark = [
     pytest.mark.usefixtures("recorded"),
     # The client leaves the socket of an unread answer to the garbage collection, without us as well.
-    pytest.mark.filterwarnings("ignore:.*socket:pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.filterwarnings("ignore:.*(socket|Connection):pytest.PytestUnraisableExceptionWarning"),
 ]
 
 
@@ -362,13 +363,11 @@ async def read_raw_stream(body: Any, script: Any) -> bytes:
         return b"".join(raw.stream(64))
 
 
-@pytest.mark.parametrize(
-    "way",
-    [
-        read_whole, read_small, read_chunks, read_iterated, read_lines, read_all_lines, read_into, read_raw,
-        read_raw_stream,
-    ],
-)  # fmt: skip
+WAYS = [read_whole, read_small, read_chunks, read_iterated, read_lines, read_all_lines, read_raw, read_raw_stream]
+WAYS += [read_into] * hasattr(StreamingBody, "readinto")  # newer versions have it
+
+
+@pytest.mark.parametrize("way", WAYS)
 def test_ways_to_read_a_body(bedrock: AwsWorld, script: Any, way: Any) -> None:
     """However a body is read, the caller gets its bytes and the call its facts, at the last byte."""
     if bedrock.kind == "async" and way in {read_raw, read_raw_stream}:

@@ -225,7 +225,7 @@ class BedrockInstrumentor(Instrumentor):
     """Records the calls of Bedrock's runtime by ``boto3``, ``botocore`` and ``aiobotocore``."""
 
     distribution = "botocore"
-    supported = "botocore >= 1.35, < 2"
+    supported = "botocore >= 1.38, < 2"
     package = "builtins"  # answers are plain records
     coverage = Coverage(
         title="Amazon Bedrock (boto3)",
