@@ -32,6 +32,7 @@ def spoken(world: Any, audio_format: str, **more: Any) -> dict[str, Any]:
         a.STAGELIGHT_TTS_FORMAT: audio_format,
         a.STAGELIGHT_TTS_CHARACTERS: len(TEXT),
         a.STAGELIGHT_USAGE_CHARACTERS: len(TEXT),
+        a.STAGELIGHT_TTS_AUDIO_BYTES: pytest.approx(SECONDS * 48_000, abs=500),
         a.STAGELIGHT_TTS_AUDIO_SECONDS: pytest.approx(SECONDS, abs=0.01),
         a.STAGELIGHT_USAGE_AUDIO_SECONDS: pytest.approx(SECONDS, abs=0.01),
         a.STAGELIGHT_TTS_REAL_TIME_FACTOR: 0.0,

@@ -46,7 +46,7 @@ class _Holder:
 
     def __init__(self, instance: Any, amount_read: Callable[[], int] = int) -> None:
         self._held = ref(instance)
-        self._kind = type(instance)
+        self._kind: Any = type(instance)
         state = {name: value for name, value in vars(instance).items() if name in _STATE}
         # What keeps more than that cannot be made again, so it is kept: its cycle is for the garbage collection.
         self._kept = instance if "_stream_iter" in vars(instance) else None

@@ -206,6 +206,7 @@ def _speech_bytes(request: Request, headers: Mapping[str, str]) -> Chunks:
             return AudioBytes(Wav())
         if request.audio_format == "pcm" and request.provider in _KNOWN_PCM:
             return AudioBytes(Pcm())
+        return AudioBytes()
     return UnreadBytes()
 
 

@@ -26,6 +26,7 @@ from stagelight.sim.embeddings import embeddings
 from stagelight.sim.faults import Fault, FaultError, Faults, parse_faults
 from stagelight.sim.holds import Holds
 from stagelight.sim.models import LATENCIES, MODELS, Latency
+from stagelight.sim.polly import POLLY, synthesize
 from stagelight.sim.prompts import PromptCache
 from stagelight.sim.responses import responses
 from stagelight.sim.scenario import Counting, Scenario
@@ -77,6 +78,7 @@ class Service:
         routes += [
             Route(path, _Endpoint(self, answer, ANTHROPIC), methods=["POST"]) for path, answer in anthropic.items()
         ]
+        routes.append(Route("/v1/speech", _Endpoint(self, synthesize, POLLY), methods=["POST"]))
         bedrock = {
             "converse": converse, "converse-stream": converse_stream,
             "invoke": invoke, "invoke-with-response-stream": invoke_stream,
@@ -99,6 +101,8 @@ class Service:
                 raise OpenAIError(401, _NO_KEY, kind="invalid_request_error")
             # Some providers name the model, and what is asked of it, in the path.
             fields = {**_parse(body), **request.path_params}
+            if dialect.model is not None:
+                fields["model"] = dialect.model(fields)
             faults = self._faults(request, str(fields.get("model", "")))
             hanging = faults.get("timeout")
             if hanging is not None:

@@ -52,6 +52,8 @@ class Dialect(NamedTuple):
     """Whether the headers of a request hold a key; names in lower case."""
     refusal: Callable[[OpenAIError, str], tuple[Mapping[str, Any], Mapping[str, str]]]
     """Body and headers of an error; the text is the id of the request."""
+    model: Callable[[Mapping[str, Any]], str] | None = None
+    """Names the model by the fields of a request; ``None`` where the field ``model`` does."""
 
 
 def _has_bearer(headers: Mapping[str, str]) -> bool:
