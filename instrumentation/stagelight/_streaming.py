@@ -76,11 +76,11 @@ class StreamEnd:
         """
         self.with_outcome(outcome_of(error, otherwise), error_type(error))
 
-    def abandoned_unseen(self) -> None:
+    def abandoned_unseen(self, outcome: Outcome = "client_abandoned") -> None:
         """End because nobody holds the stream any more; safe inside a garbage collection."""
         if self._claim():
             scope, end_s, ends_scope = self._scope, _clock.seconds(), self._ends_scope
-            scope.aside(lambda: scope.stream_ended("client_abandoned", None, end_s, ends_scope=ends_scope))
+            scope.aside(lambda: scope.stream_ended(outcome, None, end_s, ends_scope=ends_scope))
 
     def _claim(self) -> bool:
         try:

@@ -53,23 +53,18 @@ class UnreadBytes(_Bytes):
 
 
 class AudioBytes(_Bytes):
-    """Audio: its bytes are counted while they pass, and its duration where ``length`` can tell it."""
+    """Audio; its duration is counted while it passes."""
 
-    def __init__(self, length: Length | None = None) -> None:
+    def __init__(self, length: Length) -> None:
         self._length = length
-        self._bytes = 0
 
     def take(self, chunk: Any) -> bool:
-        self._bytes += len(chunk)
-        if self._length is not None:
-            self._length.feed(chunk)
+        self._length.feed(chunk)
         return bool(chunk)
 
     def response(self) -> Response | None:
-        seconds = self._length.seconds if self._length is not None else None
-        return Response(
-            usage=None if seconds is None else Usage(audio_seconds=seconds), audio_bytes=self._bytes or None
-        )
+        seconds = self._length.seconds
+        return None if seconds is None else Response(usage=Usage(audio_seconds=seconds))
 
 
 class JsonBytes(_Bytes):
@@ -149,7 +144,7 @@ class Watch:
     def forgotten(self) -> None:
         """Nobody holds the stream any more; safe inside a garbage collection."""
         if self._learn():
-            self._end.abandoned_unseen()
+            self._end.abandoned_unseen("completed" if self.chunks.finished else "client_abandoned")
 
     def _learn(self) -> bool:
         if not self._end.open:
