@@ -53,18 +53,23 @@ class UnreadBytes(_Bytes):
 
 
 class AudioBytes(_Bytes):
-    """Audio; its duration is counted while it passes."""
+    """Audio: its bytes are counted while they pass, and its duration where ``length`` can tell it."""
 
-    def __init__(self, length: Length) -> None:
+    def __init__(self, length: Length | None = None) -> None:
         self._length = length
+        self._bytes = 0
 
     def take(self, chunk: Any) -> bool:
-        self._length.feed(chunk)
+        self._bytes += len(chunk)
+        if self._length is not None:
+            self._length.feed(chunk)
         return bool(chunk)
 
     def response(self) -> Response | None:
-        seconds = self._length.seconds
-        return None if seconds is None else Response(usage=Usage(audio_seconds=seconds))
+        seconds = self._length.seconds if self._length is not None else None
+        return Response(
+            usage=None if seconds is None else Usage(audio_seconds=seconds), audio_bytes=self._bytes or None
+        )
 
 
 class JsonBytes(_Bytes):
