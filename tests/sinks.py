@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -92,6 +93,8 @@ def _handler(sink: Sink) -> type[BaseHTTPRequestHandler]:
 
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["content-length"]))
+            if self.headers["content-encoding"] == "gzip":
+                body = gzip.decompress(body)
             status = sink.take(_MESSAGES[self.path].FromString(body))
             with contextlib.suppress(OSError):  # the client did not wait
                 self.send_response(status)

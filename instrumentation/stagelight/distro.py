@@ -43,12 +43,12 @@ _LATE: Final = {
 """Official instrumentations that import their library, and the module after whose import they are switched on."""
 
 
+_NO_SPANS_OF: Final = ["receive", "send"]
+"""Of every chunk that is received or sent, which is one per token of a streamed answer."""
 _GIVEN: Final[Mapping[str, Mapping[str, Any]]] = {
-    "fastapi": {"server_request_hook": remove_secrets, "exclude_spans": ["receive", "send"]},
-    "starlette": {"server_request_hook": remove_secrets},
+    "fastapi": {"server_request_hook": remove_secrets, "exclude_spans": _NO_SPANS_OF},
 }
-"""What official instrumentations are given. Those of servers note a URL's query after the span has started, and make a
-span of every chunk that is sent, which is one per token of a streamed answer."""
+"""What official instrumentations are given. Those of servers note a URL's query after the span has started."""
 
 
 class StagelightDistro(BaseDistro):  # type: ignore[misc]  # the base class is not typed
@@ -137,7 +137,10 @@ def _each_starlette(instrumentor: Any) -> None:
         if "fastapi.applications" in sys.modules and isinstance(app, sys.modules["fastapi.applications"].FastAPI):
             return
         with guard("instrument a Starlette application"):
-            instrumentor.instrument_app(app, **_GIVEN["starlette"])
+            instrumentor.instrument_app(app, server_request_hook=remove_secrets)
+            for middleware in app.user_middleware:
+                if middleware.cls.__module__.startswith("opentelemetry."):
+                    middleware.kwargs.setdefault("exclude_spans", _NO_SPANS_OF)
 
     wrapt.wrap_function_wrapper("starlette.applications", "Starlette.__init__", made)
 
