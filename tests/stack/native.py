@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
@@ -83,10 +83,16 @@ class Stack:
         folder: for configurations, data and logs; empty.
         services: names in the compose file; those of ``PROGRAMS`` when left out.
         variables: the environment that compose would be started in.
+        flags: more flags by service, for what a test cannot wait for, such as intervals.
     """
 
     def __init__(
-        self, folder: Path, services: Iterable[str] = PROGRAMS, *, variables: Mapping[str, str] | None = None
+        self,
+        folder: Path,
+        services: Iterable[str] = PROGRAMS,
+        *,
+        variables: Mapping[str, str] | None = None,
+        flags: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
         self.secrets = Secrets()
         self.services = tuple(services)
@@ -101,6 +107,7 @@ class Stack:
                 self._processes[name] = self._stand_in()
             else:
                 self._processes[name] = self._prepare(service(name, variables or {}))
+                self._processes[name].command += (flags or {}).get(name, ())
 
     def __enter__(self) -> Self:
         STACKS.append(self)
@@ -210,7 +217,7 @@ class Stack:
             if ended or time.monotonic() > deadline:
                 what = "ended" if ended else f"was not ready within {_READY_S:g} s"
                 raise NotReady(f"{name} {what}: {' '.join(process.command)}\n{self.logs()[name]}")
-            time.sleep(0.05)
+            time.sleep(0.1)
 
     def _prepare(self, described: Service) -> _Process:
         """Copy what compose mounts, with other addresses and paths."""
