@@ -14,8 +14,9 @@ from stack.native import Stack
 from stack.outputs import receiving, send, trace_request
 from stack.programs import ROOT, program
 from stack.waiting import eventually
+from stagelight.conventions import _collector
 from stagelight.conventions import attributes as a
-from stagelight.conventions._collector import render_collector
+from stagelight.conventions._registry import RegistryError
 from stagelight.conventions._rules import load_registry
 
 FOLDER = ROOT / "collector"
@@ -129,7 +130,15 @@ def test_the_allow_list_is_the_registrys() -> None:
         key = f"{row.key}.part" if row.is_template else row.key
 
         assert key in passing or any(pattern.search(key) for pattern in patterns), row.key
-    assert render_collector(registry) == (FOLDER / "collector.yaml").read_text()
+    assert _collector.render_collector(registry) == (FOLDER / "collector.yaml").read_text()
+
+
+def test_generating_needs_the_marks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file without the two marks is left alone, and the message says what is missing."""
+    (tmp_path / "collector.yaml").write_text("processors: {}\n")
+    monkeypatch.setattr(_collector, "CONFIGURATION", tmp_path / "collector.yaml")
+    with pytest.raises(RegistryError, match=r"collector\.yaml: the marks .* are missing"):
+        _collector.render_collector(load_registry())
 
 
 def test_old_names_that_pass_are_translated() -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from stack.native import Stack
 from stack.outputs import Outputs, attributes, collecting, metric_request, put, send, trace_request
 from stack.queries import request as ask
+from stack.queries import series
 from stack.waiting import eventually
 from stagelight.conventions import attributes as a
 
@@ -158,3 +160,32 @@ def test_span_metrics_are_bounded(collector: tuple[Stack, Outputs]) -> None:
     found = eventually(last, lambda calls: sum(calls.values()) == CROWD)
     assert 0 < found["overflow"] <= CROWD - 4990
     assert len(found) <= 5001
+
+
+def test_names_in_prometheus(tmp_path: Path) -> None:
+    """In Prometheus, span metrics have the names that Grafana's views of Tempo ask for."""
+    with Stack(tmp_path, ["collector", "prometheus"]) as stack:
+        request, _ = trace_request({"service.instance.id": "i-1"})
+        send(stack, "traces", request)
+        prometheus = stack.url("prometheus")
+        names = eventually(
+            lambda: {dict(labels)["__name__"] for labels in series(prometheus, '{__name__=~"traces_.*"}')},
+            lambda names: len(names) >= 4,
+        )
+        (calls,) = series(prometheus, "traces_spanmetrics_calls_total")
+
+    assert names == {
+        "traces_spanmetrics_calls_total",
+        "traces_spanmetrics_latency_bucket",
+        "traces_spanmetrics_latency_count",
+        "traces_spanmetrics_latency_sum",
+    }
+    assert dict(calls) == {
+        "__name__": "traces_spanmetrics_calls_total",
+        "job": "shop",
+        "instance": "i-1",
+        "service_name": "shop",
+        "span_name": "step",
+        "span_kind": "SPAN_KIND_INTERNAL",
+        "status_code": "STATUS_CODE_UNSET",
+    }
