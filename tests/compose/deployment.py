@@ -6,10 +6,11 @@ import http.client
 import os
 import socket
 import subprocess
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 import yaml
 from compose.engine import Engine
@@ -71,8 +72,15 @@ class Deployment:
         """Run a verb of the set-up service; its standard output."""
         return self.run("run", "--rm", "setup", *arguments).stdout
 
+    def store(self, service: str, name: str, secret: str) -> str:
+        """Keep a secret for a service; what was said."""
+        with tempfile.TemporaryFile() as file:
+            file.write(secret.encode())
+            file.seek(0)
+            return self._pipe("store", service, name, stdin=file, stdout=subprocess.DEVNULL)
+
     def backup(self, archive: Path) -> None:
-        """Write a backup of every volume to a file, as the documentation says."""
+        """Write a backup of every volume to a file."""
         with archive.open("wb") as file:
             self._pipe("backup", stdin=subprocess.DEVNULL, stdout=file)
 
@@ -81,9 +89,9 @@ class Deployment:
         with archive.open("rb") as file:
             return self._pipe("restore", stdin=file, stdout=subprocess.DEVNULL)
 
-    def _pipe(self, verb: str, *, stdin: int | BinaryIO, stdout: int | BinaryIO) -> str:
+    def _pipe(self, *arguments: str, stdin: int | IO[bytes], stdout: int | IO[bytes]) -> str:
         return subprocess.run(
-            self._command("run", "--rm", "-T", "setup", verb),
+            self._command("run", "--rm", "-T", "setup", *arguments),
             cwd=ROOT,
             env=self._environment(),
             stdin=stdin,

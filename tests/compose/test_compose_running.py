@@ -84,7 +84,10 @@ def test_secrets_belong_to_the_one_service_that_uses_them(deployment: Deployment
     own = "0o400"
     found = {
         name: contents(volume(deployment, name))
-        for name in ("secrets", "collector-secrets", "gateway-secrets", "grafana-secrets", "app-secrets")
+        for name in (
+            "secrets",
+            *(f"{name}-secrets" for name in ("collector", "gateway", "grafana", "alertmanager", "app")),
+        )
     }
 
     assert found == {
@@ -94,6 +97,7 @@ def test_secrets_belong_to_the_one_service_that_uses_them(deployment: Deployment
         "collector-secrets": dict.fromkeys(("id_key", "id_key_id", "otlp_tokens"), (10001, own)),
         "gateway-secrets": {"gateway_tokens": (101, own)},
         "grafana-secrets": dict.fromkeys(("admin_password", "secret_key"), (472, own)),
+        "alertmanager-secrets": {},
         "app-secrets": dict.fromkeys(("environment", "gateway_token", "id_key", "otlp_token"), (10002, own)),
     }
 
@@ -119,6 +123,16 @@ def test_a_shell_takes_what_env_prints(deployment: Deployment) -> None:
     assert taken == f"{address}|http/protobuf|authorization=Bearer%20{token}|{key}\n"
     assert all(line.startswith("export ") for line in printed.splitlines())
     assert inside == printed.replace(address, "http://collector:4318")
+
+
+def test_a_secret_of_ones_own_is_kept_for_a_service(deployment: Deployment) -> None:
+    """Alertmanager's receivers and the Collector's further exporters read theirs like those that set-up makes."""
+    said = deployment.store("alertmanager", "slack_url", "https://hooks.example.com/1\n")
+    folder = volume(deployment, "alertmanager-secrets")
+
+    assert "Kept as /run/secrets/slack_url of alertmanager" in said
+    assert contents(folder) == {"slack_url": (65534, "0o400")}
+    assert (folder / "slack_url").read_text() == "https://hooks.example.com/1\n"
 
 
 def test_nothing_that_runs_is_root_or_can_write_its_root(deployment: Deployment) -> None:

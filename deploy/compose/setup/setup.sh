@@ -7,6 +7,7 @@
 #   setup gateway-token         print the token of the read-only gateway
 #   setup rotate                make new OTLP and gateway tokens; the ones before stay valid until the next time
 #   setup rotate-id-key         make a new key for pseudonyms; the same person gets another one from then on
+#   setup store SERVICE NAME    keep standard input as the file /run/secrets/NAME of alertmanager or collector
 #   setup backup                write everything that is kept, secrets too, to standard output as a tar archive
 #   setup restore               put back what backup wrote, from standard input; what is there now is lost
 set -eu
@@ -80,6 +81,29 @@ hand_out() {
   newest otlp_tokens | place /secrets/app/otlp_token $APP
   newest gateway_tokens | place /secrets/app/gateway_token $APP
   place /secrets/app/id_key $APP < $ALL/id_key
+  hand_out_stored collector $COLLECTOR
+  hand_out_stored alertmanager $ALERTMANAGER
+}
+
+hand_out_stored() {  # hand_out_stored SERVICE UID: what `store` was given for it
+  for file in "$ALL/$1".*; do
+    [ -e "$file" ] && place "/secrets/$1/${file#"$ALL/$1".}" "$2" < "$file"
+  done
+  return 0
+}
+
+store() {  # store SERVICE NAME
+  case "$1" in
+    alertmanager | collector) ;;
+    *) refuse "store: service '$1' is not accepted; accepted: alertmanager, collector" ;;
+  esac
+  case "$2" in
+    otlp_tokens | id_key | id_key_id) refuse "store: name '$2' is taken by a secret that setup makes itself" ;;
+    '' | *[!a-z0-9_]*) refuse "store: name '$2' is not accepted; accepted: lower-case letters, digits and _" ;;
+  esac
+  create
+  place "$ALL/$1.$2" 0
+  hand_out
 }
 
 each_volume() {  # each_volume COMMAND: called with the owner and the folder of every data volume
@@ -197,6 +221,10 @@ case "$verb" in
       echo 'Then give applications the new key: docker compose run --rm setup env'
     } >&2
     ;;
+  store)
+    store "${2:-}" "${3:-}"
+    echo "Kept as /run/secrets/$3 of $2, which reads it when it starts: docker compose restart $2" >&2
+    ;;
   backup)
     create
     backup
@@ -207,6 +235,6 @@ case "$verb" in
     ;;
   *)
     refuse "'$verb' is not accepted; accepted:
-  create, env, password, gateway-token, rotate, rotate-id-key, backup, restore"
+  create, env, password, gateway-token, rotate, rotate-id-key, store, backup, restore"
     ;;
 esac
