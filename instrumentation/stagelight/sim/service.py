@@ -24,6 +24,7 @@ from stagelight.sim.chat import chat
 from stagelight.sim.delivery import Delivery, Hanging, Pace, Running
 from stagelight.sim.embeddings import embeddings
 from stagelight.sim.faults import Fault, FaultError, Faults, parse_faults
+from stagelight.sim.google import GOOGLE, batch_embed, count, embed_one, generate, predict, stream
 from stagelight.sim.holds import Holds
 from stagelight.sim.models import LATENCIES, MODELS, Latency
 from stagelight.sim.polly import POLLY, synthesize
@@ -85,9 +86,28 @@ class Service:
         }  # fmt: skip
         for action, act in bedrock.items():
             routes.append(Route(f"/model/{{model:path}}/{action}", self._cached(act, AWS), methods=["POST"]))
+        routes += self._google()
         routes.append(Route("/v1/models", self._models, methods=["GET"]))
         routes.append(Route("/simulator/release", self._release, methods=["POST"]))
         return Starlette(routes=routes, exception_handlers={HTTPException: _refused, Exception: _not_understood})
+
+    def _google(self) -> list[Route]:
+        gemini = "/{version}/models/{model}"
+        vertex = "/{version}/projects/{project}/locations/{location}/publishers/{publisher}/models/{model}"
+        cached = {"generateContent": generate, "streamGenerateContent": stream}
+        single = {
+            "countTokens": count,
+            "embedContent": embed_one,
+            "batchEmbedContents": batch_embed,
+            "predict": predict,
+        }
+        claude = {"rawPredict": messages, "streamRawPredict": messages}
+        rows = [(place, verb, self._cached(act, GOOGLE)) for place in (gemini, vertex) for verb, act in cached.items()]
+        rows += [
+            (place, verb, _Endpoint(self, act, GOOGLE)) for place in (gemini, vertex) for verb, act in single.items()
+        ]
+        rows += [(vertex, verb, self._cached(act, ANTHROPIC)) for verb, act in claude.items()]
+        return [Route(f"{place}:{verb}", endpoint, methods=["POST"]) for place, verb, endpoint in rows]
 
     def _cached(self, answer: Callable[[Call, PromptCache], Reply], dialect: Dialect) -> _Endpoint:
         return _Endpoint(self, lambda call: answer(call, self._cache), dialect)
