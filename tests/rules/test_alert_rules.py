@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from stack.programs import ROOT, program
 from stagelight.conventions.metrics import METRICS
 
 RULES = sorted((ROOT / "prometheus" / "rules").glob("*.yml"))
+LOKI_RULES = sorted((ROOT / "loki" / "rules").rglob("*.yml"))
 CASES = sorted(Path(__file__).parent.glob("*.test.yml"))
 RUNBOOKS = ROOT / "prometheus" / "runbooks"
 
@@ -21,9 +22,9 @@ GROWTH = re.compile(r"\b(?:increase|rate|irate|delta|idelta|deriv|resets)\s*\(")
 MONEY = {metric.prometheus for metric in METRICS.values() if metric.unit == "USD" and metric.instrument == "counter"}
 
 
-def rules(kind: str) -> dict[str, dict[str, Any]]:
+def rules(kind: str, files: Iterable[Path] = RULES) -> dict[str, dict[str, Any]]:
     """All rules of a kind, ``alert`` or ``record``, by name."""
-    groups = [group for path in RULES for group in yaml.safe_load(path.read_text())["groups"]]
+    groups = [group for path in files for group in yaml.safe_load(path.read_text())["groups"]]
     return {rule[kind]: rule for group in groups for rule in group["rules"] if kind in rule}
 
 
@@ -84,7 +85,7 @@ def test_every_recorded_series_has_a_case() -> None:
 
 def test_alerts_are_explained() -> None:
     """Every alert has a severity, a summary, a description, and a runbook with the four sections; none is left over."""
-    alerts = rules("alert")
+    alerts = {**rules("alert"), **rules("alert", LOKI_RULES)}
     described = {
         name: (rule["labels"]["severity"] in {"critical", "warning"}, set(rule["annotations"]))
         for name, rule in alerts.items()

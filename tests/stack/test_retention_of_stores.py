@@ -37,7 +37,7 @@ def old_records(days: Iterable[tuple[str, str, float]]) -> bytes:
         record = scope.log_records.add(time_unix_nano=round((now - age * DAY_S) * 1e9), severity_text=level)
         record.body.string_value = f"{kind} {level} {age}"
         record.attributes.extend(pairs({STAGELIGHT_RECORD_KIND: kind}))
-    return logs.SerializeToString()
+    return bytes(logs.SerializeToString())
 
 
 def stored(loki: str) -> set[str]:
