@@ -344,19 +344,22 @@ def _embedded(call: Call, body: dict[str, Any], texts: Sequence[str], row: Model
     return Reply("application/json; charset=UTF-8", chunks, LATENCIES[row.latency], headers=_headers(call))
 
 
+def _size(request: Mapping[str, Any]) -> object:
+    """The length asked for: Vertex AI has it in a configuration of its own."""
+    return (request.get("embedContentConfig") or request).get("outputDimensionality")
+
+
 def embed_one(call: Call) -> Reply:
     """Embed one content."""
     row, text = _row(call, "embedding"), _text(call.body.get("content"))
-    config = call.optional("embedContentConfig", dict) or {}
-    size = config.get("outputDimensionality", call.body.get("outputDimensionality"))
-    return _embedded(call, {"embedding": {"values": _vector(text, row, size)}}, [text], row)
+    return _embedded(call, {"embedding": {"values": _vector(text, row, _size(call.body))}}, [text], row)
 
 
 def batch_embed(call: Call) -> Reply:
     """Embed several contents."""
     row, requests = _row(call, "embedding"), call.required("requests", list)
     texts = [_text(one.get("content")) for one in requests]
-    vectors = [_vector(text, row, one.get("outputDimensionality")) for text, one in zip(texts, requests, strict=True)]
+    vectors = [_vector(text, row, _size(one)) for text, one in zip(texts, requests, strict=True)]
     return _embedded(call, {"embeddings": [{"values": vector} for vector in vectors]}, texts, row)
 
 
