@@ -7,7 +7,15 @@ from collections.abc import Collection, Iterator
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Final, NamedTuple
 
-__all__ = ["GROUP", "PREFIX", "Instrumentation", "installed", "libraries_of", "stands_for", "supported_by"]
+__all__ = [
+    "GROUP",
+    "PREFIX",
+    "Instrumentation",
+    "duplicates",
+    "installed",
+    "libraries_of",
+    "stands_for",
+]
 
 GROUP: Final = "opentelemetry_instrumentor"
 PREFIX: Final = "stagelight-"
@@ -24,12 +32,21 @@ _OF_MODELS: Final = re.compile(r"genai|openinference|bedrock")
 class Instrumentation(NamedTuple):
     """One installed instrumentation."""
 
-    name: str
-    """As ``OTEL_PYTHON_DISABLED_INSTRUMENTATIONS`` knows it."""
+    entry: EntryPoint
     package: str
     version: str
-    libraries: tuple[str, ...]
-    """Distributions whose calls it records."""
+    supported: tuple[str, ...]
+    """The versions of each library that it records: ``openai >= 1.60, < 4``."""
+
+    @property
+    def libraries(self) -> tuple[str, ...]:
+        """Distributions whose calls it records."""
+        return tuple(_normal(_LIBRARY.findall(one)[0]) for one in self.supported)
+
+    @property
+    def name(self) -> str:
+        """As ``OTEL_PYTHON_DISABLED_INSTRUMENTATIONS`` knows it."""
+        return self.entry.name
 
     @property
     def is_ours(self) -> bool:
@@ -41,11 +58,6 @@ def installed() -> Iterator[Instrumentation]:
     yield from (_described(entry) for entry in entry_points(group=GROUP))
 
 
-def supported_by(entry: EntryPoint) -> Any:
-    """The class of one of ours: what it supports and covers. Imports no library."""
-    return entry.load()
-
-
 def libraries_of(names: Collection[str]) -> frozenset[str]:
     """Libraries that ours record.
 
@@ -53,7 +65,7 @@ def libraries_of(names: Collection[str]) -> frozenset[str]:
         names: of our instrumentations, without the prefix.
     """
     return frozenset(
-        _normal(supported_by(entry).distribution)
+        _normal(_own(entry).distribution)
         for entry in entry_points(group=GROUP)
         if entry.name.startswith(PREFIX) and entry.name.removeprefix(PREFIX) in names
     )
@@ -67,29 +79,29 @@ def stands_for(entry: EntryPoint, ours: Collection[str]) -> str | None:
         ours: libraries that ours record.
     """
     other = _described(entry)
-    for library in other.libraries:
-        if library in ours and (library not in _SHARED or _OF_MODELS.search(other.package)):
-            return library
-    return None
+    return next((library for library in other.libraries if library in ours and duplicates(other, library)), None)
+
+
+def duplicates(other: Instrumentation, library: str) -> bool:
+    """Whether a foreign instrumentation records what ours of the same library records."""
+    return library not in _SHARED or _OF_MODELS.search(other.package) is not None
 
 
 def _described(entry: EntryPoint) -> Instrumentation:
     package = entry.dist
     if package is None:
-        return Instrumentation(entry.name, "", "", ())
-    libraries: tuple[str, ...]
+        return Instrumentation(entry, "", "", ())
     if entry.name.startswith(PREFIX):
-        libraries = (_normal(supported_by(entry).distribution),)
-    else:
-        libraries = tuple(
-            _normal(found)
-            for line in package.requires or ()
-            if _MARKED.search(line)
-            for found in _LIBRARY.findall(line)[:1]
-        )
-    if len(libraries) > 1 and _normal(entry.name) in libraries:
-        libraries = (_normal(entry.name),)  # one package with an instrumentation per library
-    return Instrumentation(entry.name, package.name, package.version, libraries)
+        return Instrumentation(entry, package.name, package.version, (_own(entry).supported,))
+    supported = [line.partition(";")[0].strip() for line in package.requires or () if _MARKED.search(line)]
+    # One package may have an instrumentation per library: that of httpx has one for httpx2.
+    named = [one for one in supported if _normal(_LIBRARY.findall(one)[0]) == _normal(entry.name)]
+    return Instrumentation(entry, package.name, package.version, tuple(named or supported))
+
+
+def _own(entry: EntryPoint) -> Any:
+    """The class of one of ours; imports no library."""
+    return entry.load()
 
 
 def _normal(name: str) -> str:

@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple
 
 from stagelight._request_rules import FIELDS, SOURCES, Rule, parse_rules
 
-__all__ = ["ROWS", "Problem", "Row", "Settings", "SettingsError", "read", "table"]
+__all__ = ["ROWS", "Problem", "Row", "Settings", "SettingsError", "default_of", "read", "table"]
 
 Profile = Literal["released", "latest"]
 
@@ -222,11 +222,14 @@ def _from_keyword(row: Row, value: Any) -> Any:
 
 
 def table() -> str:
-    """The settings as a Markdown table, for the README."""
+    """The settings as a Markdown table, for the README and docs/settings.md."""
     lines = ["| variable | accepted | default | meaning |", "|---|---|---|---|"]
-    for row in ROWS:
-        default = "not set" if row.default is None else str(row.default).lower()
-        if isinstance(row.default, Mapping | tuple):
-            default = "none"
-        lines.append(f"| `{row.variable}` | {row.accepted} | {default} | {row.doc} |")
+    lines += [f"| `{row.variable}` | {row.accepted} | {default_of(row)} | {row.doc} |" for row in ROWS]
     return "\n".join(lines)
+
+
+def default_of(row: Row) -> str:
+    """The default of a setting in words."""
+    if isinstance(row.default, Mapping | tuple):
+        return "none"
+    return "not set" if row.default is None else str(row.default).lower()

@@ -15,6 +15,7 @@ from urllib.parse import unquote, urlsplit
 from stagelight.settings import Problem
 
 __all__ = [
+    "NUMBERS",
     "OTLP",
     "ROWS",
     "SAMPLERS",
@@ -63,10 +64,13 @@ class StandardRow(NamedTuple):
             yield from ((self.signals.format(signal=signal.upper()), (signal,)) for signal in SIGNALS)
 
 
+def _protocols(environment: Mapping[str, str]) -> set[str]:
+    return {value.strip() for name, value in environment.items() if name.endswith("_PROTOCOL")}
+
+
 def _endpoint(text: str, environment: Mapping[str, str]) -> bool:
-    protocols = [value.strip() for name, value in environment.items() if name.endswith("_PROTOCOL")]
     try:
-        parts = urlsplit(text if "://" in text or "grpc" not in protocols else f"http://{text}")
+        parts = urlsplit(text if "://" in text or "grpc" not in _protocols(environment) else f"http://{text}")
         return parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
     except ValueError:
         return False
@@ -88,8 +92,8 @@ def _seconds(text: str, _: Mapping[str, str]) -> bool:
         return False
 
 
-def _compression(text: str, _: Mapping[str, str]) -> bool:
-    return text.lower() in {"gzip", "deflate", "none"}
+def _compression(text: str, environment: Mapping[str, str]) -> bool:
+    return text.lower() in {"gzip", "none"} or (text.lower() == "deflate" and "grpc" not in _protocols(environment))
 
 
 def _file(text: str, _: Mapping[str, str]) -> bool:
@@ -147,8 +151,8 @@ ROWS: Final = (
     StandardRow(f"{_PREFIX}_TIMEOUT", _seconds, "a number of seconds above 0", "10",
         "How long one export may take. In seconds, as in every release of the Python exporters.",
         f"{_PREFIX}_{{signal}}_TIMEOUT", stops_export=True),
-    StandardRow(f"{_PREFIX}_COMPRESSION", _compression, "gzip, deflate, none", "none", "Compression of exports.",
-        f"{_PREFIX}_{{signal}}_COMPRESSION", stops_export=True),
+    StandardRow(f"{_PREFIX}_COMPRESSION", _compression, "gzip, none, over HTTP also deflate", "none",
+        "Compression of exports.", f"{_PREFIX}_{{signal}}_COMPRESSION", stops_export=True),
     StandardRow(f"{_PREFIX}_CERTIFICATE", _file, "path of a readable file", "the system's",
         "Certificates the server is checked against.", f"{_PREFIX}_{{signal}}_CERTIFICATE", stops_export=True),
     StandardRow(f"{_PREFIX}_CLIENT_CERTIFICATE", _file, "path of a readable file", "none",
@@ -168,6 +172,25 @@ ROWS: Final = (
     StandardRow("OTEL_SDK_DISABLED", _anything, "true", "false", "With true, no telemetry is made."),
 )  # fmt: skip
 """Every standard variable with a value that can be wrong without a number being it, and the main ones besides."""
+
+_QUEUE: Final = "a number above 0"
+NUMBERS: Final = (
+    StandardRow("OTEL_BSP_MAX_QUEUE_SIZE", _anything, _QUEUE, "16384",
+        "Spans that may wait for export; OTEL_BLRP_MAX_QUEUE_SIZE for log records. A queue holds 32 MiB at most."),
+    StandardRow("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", _anything, _QUEUE, "512",
+        "Spans in one export; OTEL_BLRP_MAX_EXPORT_BATCH_SIZE for log records."),
+    StandardRow("OTEL_BSP_SCHEDULE_DELAY", _anything, f"{_QUEUE} (ms)", "1000",
+        "How long a span waits for others at most; OTEL_BLRP_SCHEDULE_DELAY for log records."),
+    StandardRow("OTEL_METRIC_EXPORT_INTERVAL", _anything, f"{_QUEUE} (ms)", "15000",
+        "Time between two pushes of metrics; short, because a counter's last push before a crash is its last word."),
+    StandardRow("OTEL_METRICS_EXEMPLAR_FILTER", _anything, "trace_based, always_on, always_off", "trace_based",
+        "Which measurements lead to a trace."),
+    StandardRow("OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT", _anything, "a whole number from 0 on", "8192",
+        "Characters of a value; the rest is cut. Also OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT, and the limits of counts."),
+    StandardRow("OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE", _anything, "cumulative, delta, lowmemory",
+        "cumulative", "Whether a push has totals or what was new."),
+)  # fmt: skip
+"""The ones whose readers say what is wrong."""
 
 
 def exporter_names(text: str) -> tuple[str, ...]:

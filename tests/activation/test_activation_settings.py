@@ -84,7 +84,7 @@ SWITCHED_OFF = [
     ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "localhost:4318", "(hidden)", "a URL such as "),
     ("OTEL_EXPORTER_OTLP_TRACES_HEADERS", "authorization: secret-1", "(hidden)", "key=value pairs separated by commas"),
     ("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "ten", "'ten'", "a number of seconds above 0"),
-    ("OTEL_EXPORTER_OTLP_TRACES_COMPRESSION", "brotli", "'brotli'", "gzip, deflate, none"),
+    ("OTEL_EXPORTER_OTLP_TRACES_COMPRESSION", "brotli", "'brotli'", "gzip, none, over HTTP also deflate"),
     ("OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE", "/no/such.pem", "'/no/such.pem'", "path of a readable file"),
     ("OTEL_TRACES_EXPORTER", "zipkin", "'zipkin'", "otlp, console, none, "),
 ]
@@ -108,7 +108,7 @@ def test_a_wrong_value_of_one_signal_switches_that_off(
     "given",
     [
         {},
-        {"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"},
+        {"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc", "OTEL_EXPORTER_OTLP_COMPRESSION": "none"},
         {"OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "grpc", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "{grpc}"},
         {"OTEL_EXPORTER_OTLP_COMPRESSION": "gzip", "OTEL_EXPORTER_OTLP_TIMEOUT": "5"},
         {"OTEL_TRACES_EXPORTER": "otlp_proto_grpc", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "{grpc}"},

@@ -35,6 +35,7 @@ ORDER = (
     "_request_rules",
     "settings",
     "standard",
+    "settings_page",
     "_forks",
     "_bounds",
     "_labels",

@@ -16,14 +16,17 @@ from importlib.util import find_spec
 from typing import Final, Literal, NamedTuple
 from urllib.parse import urlsplit
 
-from stagelight import settings
+from stagelight import settings, standard
 from stagelight._version import __version__
+from stagelight.cli.autopath import FOLDER
+from stagelight.cli.doctor_app import libraries, print_libraries, winner
 from stagelight.cli.env import ENDPOINT, HEADERS, PROTOCOL, SERVICE
 from stagelight.cli.failures import CommandError, ExitCode
 from stagelight.cli.options import SOURCE_VARIABLE, opened_source
 from stagelight.cli.output import BAD, DIM, STRONG, WARN, Cell, Screen
 from stagelight.cli.prices import load_prices
 from stagelight.cli.reading import contents, print_json
+from stagelight.cli.run import CHOICE, NAME
 from stagelight.cli.up import TOKEN_VARIABLE
 from stagelight.cli.variables import shown_endpoint, shown_hosts, unknown, wrong
 from stagelight.conventions import attributes as names
@@ -43,6 +46,7 @@ _SERVER_PACKAGES: Final = ("starlette", "uvicorn", "httptools", "orjson", "rich"
 _EXAMPLES = """\
 Examples:
   stagelight doctor                        run it where, and as, your application runs: it reads the environment
+  stagelight doctor --app                  which client libraries are recorded, by whom, and what is missing
   stagelight doctor --json
 
 Exit code 1 when there is a problem, 0 otherwise; warnings are no problem. Secrets are not shown, and nothing is sent
@@ -67,18 +71,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PATH",
         help=f"the database to look at (default: {SOURCE_VARIABLE}, or that of `stagelight up`)",
     )
+    parser.add_argument(
+        "--app", action="store_true", help="the client libraries of this environment instead: who records their calls"
+    )
     parser.add_argument("--json", action="store_true", help="JSON for programs")
 
 
 def run(args: argparse.Namespace) -> int:
     """Look, print, and say by the exit code whether there is a problem."""
     looks: Sequence[Callable[[], Iterator[Finding]]] = (
-        _installation, _export, _standard_settings, _own_settings, _ids, lambda: _database(args), _server, _prices
+        _installation, _activation, _export, _standard_settings, _own_settings, _ids, lambda: _database(args), _server,
+        _prices,
     )  # fmt: skip
-    findings = [finding for look in looks for finding in look()]
+    clients = libraries() if args.app else []
+    findings = [finding for look in ((_activation,) if args.app else looks) for finding in look()]
     if args.json:
-        print_json({"findings": [finding._asdict() for finding in findings]})
+        rows = {"libraries": [client._asdict() for client in clients]} if args.app else {}
+        print_json({**rows, "findings": [finding._asdict() for finding in findings]})
     else:
+        if args.app:
+            print_libraries(clients)
         _print(findings)
     return ExitCode.FAILED if any(finding.state == "problem" for finding in findings) else ExitCode.DONE
 
@@ -94,6 +106,19 @@ def _installation() -> Iterator[Finding]:
             f"without {', '.join(missing)}",
             "for `stagelight up`: pip install 'stagelight[server]'",
         )
+
+
+def _activation() -> Iterator[Finding]:
+    """Who sets up OpenTelemetry before the application: by PYTHONPATH, by a command, or nobody."""
+    if FOLDER in os.environ.get("PYTHONPATH", "").split(os.pathsep):
+        yield Finding("activation", "ok", "PYTHONPATH has the folder of `stagelight autopath`")
+    else:
+        yield Finding("activation", "ok", "by `stagelight run`, or by stagelight.configure() in the program")
+    first = winner()
+    if first != NAME:
+        who = f"the distribution {first!r} wins" if first else "no distribution of this name is installed"
+        choice = " ".join(f"{variable}={NAME}" for variable in CHOICE)
+        yield Finding("opentelemetry-instrument", "warning", f"{who}, not Stagelight", f"export {choice}")
 
 
 def _export() -> Iterator[Finding]:
@@ -146,6 +171,10 @@ def _own_settings() -> Iterator[Finding]:
 def _standard_settings() -> Iterator[Finding]:
     for item in wrong():
         yield Finding(item.variable, "problem", f"{item.found} is not accepted", f"accepted: {item.accepted}")
+    for problem in standard.problems(os.environ):
+        if problem.variable not in {ENDPOINT, PROTOCOL}:  # these are always shown
+            found, _, accepted = problem.message.removeprefix(f"{problem.variable}: ").partition("; ")
+            yield Finding(problem.variable, "problem", found.replace("(hidden)", "(not shown)"), accepted)
 
 
 def _ids() -> Iterator[Finding]:

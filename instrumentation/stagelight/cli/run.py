@@ -11,9 +11,11 @@ from typing import Final
 from stagelight.cli.autopath import first_on_the_path
 from stagelight.cli.failures import CommandError, ExitCode
 
-__all__ = ["add_arguments", "run"]
+__all__ = ["CHOICE", "NAME", "add_arguments", "run"]
 
-_CHOICE: Final = {"OTEL_PYTHON_DISTRO": "stagelight", "OTEL_PYTHON_CONFIGURATOR": "stagelight"}
+NAME: Final = "stagelight"
+CHOICE: Final = ("OTEL_PYTHON_DISTRO", "OTEL_PYTHON_CONFIGURATOR")
+"""Variables by which ``opentelemetry-instrument``, also one inside the command, takes our distribution."""
 
 _EXAMPLES = """\
 Examples:
@@ -42,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
     program = shutil.which(words[0])
     if program is None:
         raise CommandError(f"{words[0]!r} is no program that can be run")
-    os.environ.update(_CHOICE)
+    os.environ.update(dict.fromkeys(CHOICE, NAME))
     os.environ["PYTHONPATH"] = first_on_the_path(os.environ.get("PYTHONPATH", ""))
     sys.stdout.flush()
     os.execv(program, words)  # noqa: S606 - this is what was asked for, and no shell is in between

@@ -19,12 +19,6 @@ _HOST: Final = re.compile(r"([\w.-]+|\[[0-9A-Fa-f:.]+\])(:\d+)?")
 _NAME: Final = re.compile(r"[\w.-]+")
 _SHOWN_CHARACTERS: Final = 40
 
-_SAMPLER: Final = "OTEL_TRACES_SAMPLER"
-_RATIOS: Final = ("traceidratio", "parentbased_traceidratio")
-_SAMPLERS: Final = (
-    "always_on", "always_off", "parentbased_always_on", "parentbased_always_off", *_RATIOS,
-)  # fmt: skip
-
 _TIMES: Final = (
     "OTEL_METRIC_EXPORT_INTERVAL", "OTEL_METRIC_EXPORT_TIMEOUT",
     "OTEL_BSP_SCHEDULE_DELAY", "OTEL_BSP_EXPORT_TIMEOUT", "OTEL_BLRP_SCHEDULE_DELAY", "OTEL_BLRP_EXPORT_TIMEOUT",
@@ -86,11 +80,6 @@ def wrong() -> Iterator[Wrong]:
         for variable in variables:
             if _has(variable) and not _is_number(variable, least):
                 yield Wrong(variable, _given(variable), accepted)
-    if _has(_SAMPLER) and _value(_SAMPLER).lower() not in _SAMPLERS:
-        yield Wrong(_SAMPLER, _given(_SAMPLER), ", ".join(_SAMPLERS))
-    ratio = f"{_SAMPLER}_ARG"
-    if _value(_SAMPLER).lower() in _RATIOS and _has(ratio) and not _is_number(ratio, 0, 1):
-        yield Wrong(ratio, _given(ratio), "a number from 0 to 1")
 
 
 def _value(variable: str) -> str:

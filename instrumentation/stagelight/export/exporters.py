@@ -7,6 +7,7 @@ encoding. Both rely on names that are private to OpenTelemetry: a test fails whe
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
@@ -17,6 +18,7 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 from stagelight._forks import in_every_child
+from stagelight.export.accounting import Signal
 from stagelight.export.otlp import logs_request, spans_request
 from stagelight.export.protocols import protocol_of
 
@@ -44,12 +46,12 @@ class _ForkedConnections:
 
 def span_exporter(environment: Mapping[str, str]) -> SpanExporter:
     """The exporter of spans the environment asks for."""
-    return _grpc_spans() if protocol_of("traces", environment) == "grpc" else _http_spans()
+    return _grpc_spans(environment) if protocol_of("traces", environment) == "grpc" else _http_spans()
 
 
 def log_exporter(environment: Mapping[str, str]) -> LogRecordExporter:
     """The exporter of log records the environment asks for."""
-    return _grpc_logs() if protocol_of("logs", environment) == "grpc" else _http_logs()
+    return _grpc_logs(environment) if protocol_of("logs", environment) == "grpc" else _http_logs()
 
 
 def metric_exporter(environment: Mapping[str, str]) -> MetricExporter:
@@ -57,7 +59,7 @@ def metric_exporter(environment: Mapping[str, str]) -> MetricExporter:
     if protocol_of("metrics", environment) == "grpc":
         from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter as Grpc
 
-        return Grpc()
+        return Grpc(compression=_grpc_compression("metrics", environment))
     from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter as Http
 
     class Metrics(_ForkedConnections, Http):
@@ -88,7 +90,16 @@ def _http_logs() -> LogRecordExporter:
     return Logs()
 
 
-def _grpc_spans() -> SpanExporter:
+def _grpc_compression(signal: Signal, environment: Mapping[str, str]) -> Any:
+    """The gRPC exporters refuse ``none``, a value of the standard; for ``None`` they read the variables themselves."""
+    from grpc import Compression  # type: ignore[import-untyped]
+
+    variables = (f"OTEL_EXPORTER_OTLP_{signal.upper()}_COMPRESSION", "OTEL_EXPORTER_OTLP_COMPRESSION")
+    given = next((value for name in variables if (value := environment.get(name, "").strip())), "")
+    return Compression.NoCompression if given.lower() == "none" else None
+
+
+def _grpc_spans(environment: Mapping[str, str]) -> SpanExporter:
     from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
 
     class Spans(OTLPSpanExporter):
@@ -96,10 +107,10 @@ def _grpc_spans() -> SpanExporter:
             request: ExportTraceServiceRequest = ExportTraceServiceRequest.FromString(spans_request(data))
             return request
 
-    return Spans()
+    return Spans(compression=_grpc_compression("traces", environment))
 
 
-def _grpc_logs() -> LogRecordExporter:
+def _grpc_logs(environment: Mapping[str, str]) -> LogRecordExporter:
     from opentelemetry.exporter.otlp.proto.grpc._log_exporter import OTLPLogExporter
 
     class Logs(OTLPLogExporter):
@@ -107,4 +118,4 @@ def _grpc_logs() -> LogRecordExporter:
             request: ExportLogsServiceRequest = ExportLogsServiceRequest.FromString(logs_request(data))
             return request
 
-    return Logs()
+    return Logs(compression=_grpc_compression("logs", environment))

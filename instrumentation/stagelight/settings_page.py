@@ -1,0 +1,92 @@
+"""Writes ``docs/settings.md`` from the tables of settings: ``python -m stagelight.settings_page [--check]``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+from stagelight.settings import ROWS, table
+from stagelight.standard import NUMBERS, StandardRow
+from stagelight.standard import ROWS as STANDARD
+
+__all__ = ["PAGE", "main", "page"]
+
+PAGE: Final = Path(__file__).parents[2] / "docs" / "settings.md"
+
+_HEAD: Final = """\
+# Settings
+
+<!-- Generated from settings.py and standard.py by `make generate`; do not edit. -->
+
+Stagelight is set up by environment variables. OpenTelemetry's own rule wherever it has one; `STAGELIGHT_*` exists only
+for what it lacks. How they come into force without a change of code: [activation](activation.md).
+
+A wrong value is one line on standard error with the variable, the value and what is accepted. The application starts
+all the same, without the part that the variable is for. With `STAGELIGHT_STRICT=1` it does not start.
+`stagelight doctor` finds wrong values before, and also misspelt names.
+
+## Stagelight's own
+
+Each is also a keyword of `stagelight.configure()`; a keyword wins over the variable, the variable over the default.
+"""
+
+_STANDARD: Final = """
+## OpenTelemetry's
+
+Those with one variable per signal take `TRACES`, `METRICS` or `LOGS` for `{signal}`; that of a signal wins over the
+common one. With a wrong endpoint, header, time, compression, certificate or exporter, the signal is not exported.
+"""
+
+_NUMBERS: Final = """
+Of the other standard variables, these have defaults of ours or are the ones most often changed:
+"""
+
+_END: Final = """
+What the official instrumentations read works as they document it, for example `OTEL_PYTHON_EXCLUDED_URLS`,
+`OTEL_INSTRUMENTATION_HTTP_CAPTURE_HEADERS_SERVER_REQUEST` and `OTEL_SEMCONV_STABILITY_OPT_IN`.
+
+## Verify
+
+`stagelight doctor`, run with the variables of the application, shows what each of them does; secrets are not shown.
+"""
+
+
+def page() -> str:
+    """The page as it should be."""
+    keywords = ["| keyword | variable |", "|---|---|", *(f"| `{row.field}` | `{row.variable}` |" for row in ROWS)]
+    own = f"{_HEAD}\n{table()}\n\n" + "\n".join(keywords) + "\n"
+    return own + _STANDARD + "\n" + _table(STANDARD) + _NUMBERS + "\n" + _table(NUMBERS) + _END
+
+
+def _table(rows: Iterable[StandardRow]) -> str:
+    lines = ["| variable | accepted | default | meaning |", "|---|---|---|---|"]
+    lines += [f"| {'<br>'.join(_names(row))} | {row.accepted} | {row.default} | {row.doc} |" for row in rows]
+    return "\n".join(lines) + "\n"
+
+
+def _names(row: StandardRow) -> Iterator[str]:
+    yield from (f"`{name}`" for name in (row.variable, row.signals) if name)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write the page, or with ``--check`` only say whether it is stale.
+
+    Returns:
+        The exit status: 1 when it is stale and was not to be written.
+    """
+    parser = argparse.ArgumentParser(prog="stagelight.settings_page", description=__doc__)
+    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 when the page is stale")
+    check: bool = parser.parse_args(arguments).check
+    is_stale = not PAGE.exists() or PAGE.read_text(encoding="utf-8") != page()
+    if is_stale and not check:
+        PAGE.write_text(page(), encoding="utf-8")
+    if is_stale:
+        print(f"docs/settings.md {'is stale: run make generate' if check else 'written'}")
+    return 1 if check and is_stale else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

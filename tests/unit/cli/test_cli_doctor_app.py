@@ -1,0 +1,138 @@
+"""``doctor --app``: which client library is recorded, by whom, and what is missing; and which distribution wins."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .conftest import Run
+
+DISABLED = "OTEL_PYTHON_DISABLED_INSTRUMENTATIONS"
+
+Install = Callable[..., None]
+
+
+@pytest.fixture
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
+    """Make a distribution of a name, a version and entry points appear installed."""
+    folder = tmp_path / "site"
+    folder.mkdir()
+    monkeypatch.setattr(sys, "path", [str(folder), *sys.path])
+
+    def appear(name: str, version: str, *, requires: str = "", entry_points: str = "") -> None:
+        information = folder / f"{name.replace('-', '_')}-{version}.dist-info"
+        information.mkdir()
+        required = f"Requires-Dist: {requires}\n" if requires else ""
+        (information / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{required}")
+        (information / "entry_points.txt").write_text(entry_points)
+
+    return appear
+
+
+@pytest.fixture(autouse=True)
+def bare(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No choice is made."""
+    for variable in (DISABLED, "OTEL_PYTHON_DISTRO", "OTEL_PYTHON_CONFIGURATOR", "STAGELIGHT_INSTRUMENT", "PYTHONPATH"):
+        monkeypatch.delenv(variable, raising=False)
+
+
+def _document(run: Run) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Libraries by name, findings by what they are about."""
+    document = json.loads(run("doctor", "--app", "--json").out)
+    return (
+        {one["library"]: one for one in document["libraries"]},
+        {one["about"]: one for one in document["findings"]},
+    )
+
+
+def test_every_library_says_who_records_it(run: Run) -> None:
+    """Ours, the official ones, version and package; as a table and as a document."""
+    libraries, _ = _document(run)
+    table = run("doctor", "--app").out
+
+    assert libraries["openai"]["recorded_by"][0].startswith("stagelight-openai (stagelight ")
+    assert len(libraries["openai"]["recorded_by"]) == 1  # the official one is installed, and stays off
+    assert libraries["httpx"]["recorded_by"][0].startswith("httpx (opentelemetry-instrumentation-httpx 0.")
+    assert libraries["qdrant-client"]["missing"] == ""
+    assert all(name in table for name in libraries)
+
+
+def test_a_client_that_nobody_records_is_named(run: Run, install: Install) -> None:
+    """A known client without an instrumentation, and an unsupported version, are said with the way out."""
+    install("cohere", "5.1")
+    install("openai", "0.28")
+    libraries, _ = _document(run)
+
+    assert libraries["cohere"] == {
+        "library": "cohere",
+        "version": "5.1",
+        "recorded_by": [],
+        "missing": "no instrumentation: put stagelight.llm(...) or the verb that fits around its calls",
+    }
+    assert libraries["openai"]["missing"].startswith("this version is not supported: openai >= 1")
+    assert "nobody" in run("doctor", "--app").out
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"), [(DISABLED, "stagelight-qdrant"), (DISABLED, "*"), ("STAGELIGHT_INSTRUMENT", "0")]
+)
+def test_what_is_switched_off_is_said(variable: str, value: str, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The variable that keeps a library from being recorded is named."""
+    monkeypatch.setenv(variable, value)
+    libraries, _ = _document(run)
+
+    assert libraries["qdrant-client"]["recorded_by"] == []
+    assert variable in libraries["qdrant-client"]["missing"]
+
+
+def test_double_counting_is_foreseen(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under another distribution the official instrumentation of a client would count its calls again."""
+    monkeypatch.setenv("OTEL_PYTHON_DISTRO", "other")
+    libraries, _ = _document(run)
+
+    assert len(libraries["openai"]["recorded_by"]) == 2
+    assert "counts them twice: export OTEL_PYTHON_DISTRO=stagelight" in libraries["openai"]["missing"]
+    assert libraries["starlette"]["missing"] == ""
+
+
+def test_another_distribution_that_wins_is_a_warning(
+    run: Run, install: Install, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first distribution found wins; the variables that choose ours are the advice, and silence it."""
+    assert "opentelemetry-instrument" not in _document(run)[1]
+
+    install("other-distro", "1.0", entry_points="[opentelemetry_distro]\naaa = other:Distro\n")
+    warned = _document(run)[1]["opentelemetry-instrument"]
+    monkeypatch.setenv("OTEL_PYTHON_DISTRO", "stagelight")
+    chosen = _document(run)[1]
+
+    assert warned == {
+        "about": "opentelemetry-instrument",
+        "state": "warning",
+        "found": "the distribution 'aaa' wins, not Stagelight",
+        "advice": "export OTEL_PYTHON_DISTRO=stagelight OTEL_PYTHON_CONFIGURATOR=stagelight",
+    }
+    assert "opentelemetry-instrument" not in chosen
+
+
+def test_the_path_is_seen(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the folder of ``autopath`` on the path, activation is by that."""
+    monkeypatch.setenv("PYTHONPATH", f"/elsewhere:{run('autopath').out.strip()}")
+
+    assert _document(run)[1]["activation"]["found"] == "PYTHONPATH has the folder of `stagelight autopath`"
+
+
+def test_run_needs_a_program(run: Run) -> None:
+    """Without one, or with one that does not exist, a sentence says so."""
+    empty, missing = run("run", "--"), run("run", "no-such-program-anywhere")
+
+    assert (empty.status, empty.err) == (2, "stagelight: no command given: stagelight run -- python app.py\n")
+    assert (missing.status, missing.err) == (
+        1,
+        "stagelight: 'no-such-program-anywhere' is no program that can be run\n",
+    )
