@@ -66,10 +66,13 @@ class Observed:
             self.call.fail(error)
 
 
+_STATUS = (("status_code",), ("response", "status_code"), ("response", "ResponseMetadata", "HTTPStatusCode"))
+"""Where clients keep the HTTP status in their exceptions; the last is botocore's."""
+
+
 def _status(error: BaseException) -> int | None:
-    """The HTTP status that clients keep in their exceptions: their own attribute, or what botocore's answer has."""
-    told = count(part(error, "status_code"))
-    return count(part(error, "response", "ResponseMetadata", "HTTPStatusCode")) if told is None else told
+    found = (count(part(error, *path)) for path in _STATUS)
+    return next((status for status in found if status is not None and 100 <= status < 600), None)
 
 
 class Observation(Protocol):

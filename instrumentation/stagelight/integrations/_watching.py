@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Protocol, Self
 from weakref import ref
 
 from stagelight._guard import guard
-from stagelight.facts import Response, Usage
+from stagelight.facts import Outcome, Response, Usage
 from stagelight.integrations._audio import Length
 from stagelight.integrations._engine import Observed
 
@@ -134,10 +134,10 @@ class Watch:
             failure = self.chunks.failure
             self._end.with_outcome("completed" if failure is None else "provider_aborted", failure)
 
-    def broke(self, error: BaseException) -> None:
-        """The stream raised ``error``."""
+    def broke(self, error: BaseException, otherwise: Outcome = "provider_aborted") -> None:
+        """The stream raised ``error``; the outcome is ``otherwise`` unless it is a timeout or a cancellation."""
         if self._learn():
-            self._end.with_error(error)
+            self._end.with_error(error, otherwise)
 
     def closed(self) -> None:
         """The caller closed the stream."""

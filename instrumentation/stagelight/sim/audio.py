@@ -47,9 +47,9 @@ def pcm(text: str, *, voice: str, speed: float = 1.0, rate: int = SAMPLE_RATE) -
         yield bytes(pending)
 
 
-def wav_header() -> bytes:
+def wav_header(rate: int = SAMPLE_RATE) -> bytes:
     """Header of a WAV whose length is not known yet: both sizes are the maximum, as OpenAI sends it."""
-    layout = struct.pack("<HHIIHH", 1, 1, SAMPLE_RATE, SAMPLE_RATE * 2, 2, 16)
+    layout = struct.pack("<HHIIHH", 1, 1, rate, rate * 2, 2, 16)
     return b"RIFF\xff\xff\xff\xffWAVEfmt \x10\x00\x00\x00" + layout + b"data\xff\xff\xff\xff"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+from importlib.util import find_spec
 
 import uvicorn
 
@@ -24,7 +25,8 @@ class QuietServer(uvicorn.Server):
                 log_level=60,  # above critical: responses that break on purpose are reported as errors
                 access_log=False,
                 lifespan="off",
-                ws="none",
+                # The websocket library comes with the clients that need it.
+                ws="websockets-sansio" if find_spec("websockets") else "none",
                 date_header=False,
                 server_header=False,
                 timeout_graceful_shutdown=1,

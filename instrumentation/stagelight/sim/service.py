@@ -12,18 +12,23 @@ from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import Route, WebSocketRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.websockets import WebSocket
 
 from stagelight.sim.anthropic import ANTHROPIC, count_tokens, messages
 from stagelight.sim.aws import AWS, converse, converse_stream
 from stagelight.sim.bedrock_models import invoke, invoke_stream
 from stagelight.sim.chat import chat
 from stagelight.sim.delivery import Delivery, Hanging, Pace, Running
+from stagelight.sim.elevenlabs import ELEVENLABS, STREAM_INPUT
+from stagelight.sim.elevenlabs import ENDPOINTS as SPEAKING
+from stagelight.sim.elevenlabs import converse as speak
 from stagelight.sim.embeddings import embeddings
 from stagelight.sim.faults import Fault, FaultError, Faults, parse_faults
+from stagelight.sim.forms import fields_of
 from stagelight.sim.google import GOOGLE, batch_embed, count, embed_one, generate, predict, stream
 from stagelight.sim.holds import Holds
 from stagelight.sim.models import LATENCIES, MODELS, Latency
@@ -79,17 +84,32 @@ class Service:
         routes += [
             Route(path, _Endpoint(self, answer, ANTHROPIC), methods=["POST"]) for path, answer in anthropic.items()
         ]
-        routes.append(Route("/v1/speech", _Endpoint(self, synthesize, POLLY), methods=["POST"]))
+        routes += self._amazon()
+        routes += [
+            Route(path, _Endpoint(self, answer, ELEVENLABS), methods=["POST"]) for path, answer in SPEAKING.items()
+        ]
+        routes += self._google()
+        routes.append(Route("/v1/models", self._models, methods=["GET"]))
+        routes.append(Route("/simulator/release", self._release, methods=["POST"]))
+        sockets = [WebSocketRoute(STREAM_INPUT, self._speak)]
+        return Starlette(
+            routes=[*routes, *sockets], exception_handlers={HTTPException: _refused, Exception: _not_understood}
+        )
+
+    def _amazon(self) -> list[Route]:
         bedrock = {
             "converse": converse, "converse-stream": converse_stream,
             "invoke": invoke, "invoke-with-response-stream": invoke_stream,
         }  # fmt: skip
+        rows = [Route("/v1/speech", _Endpoint(self, synthesize, POLLY), methods=["POST"])]
         for action, act in bedrock.items():
-            routes.append(Route(f"/model/{{model:path}}/{action}", self._cached(act, AWS), methods=["POST"]))
-        routes += self._google()
-        routes.append(Route("/v1/models", self._models, methods=["GET"]))
-        routes.append(Route("/simulator/release", self._release, methods=["POST"]))
-        return Starlette(routes=routes, exception_handlers={HTTPException: _refused, Exception: _not_understood})
+            rows.append(Route(f"/model/{{model:path}}/{action}", self._cached(act, AWS), methods=["POST"]))
+        return rows
+
+    async def _speak(self, socket: WebSocket) -> None:
+        headers = tuple((name.decode("latin-1"), value.decode("latin-1")) for name, value in socket.headers.raw)
+        self.requests.append(Recorded("GET", socket.url.path, headers, b""))
+        await speak(socket, self._faults(socket, socket.query_params.get("model_id", "")), self.holds)
 
     def _google(self) -> list[Route]:
         gemini = "/{version}/models/{model}"
@@ -120,7 +140,8 @@ class Service:
             if not dialect.is_authorised(request.headers):
                 raise OpenAIError(401, _NO_KEY, kind="invalid_request_error")
             # Some providers name the model, and what is asked of it, in the path.
-            fields = {**_parse(body), **request.path_params}
+            fields = {**_parse(body, request.headers.get("content-type", "")), **request.path_params}
+            fields |= {name: request.query_params[name] for name in dialect.in_query if name in request.query_params}
             if dialect.model is not None:
                 fields["model"] = dialect.model(fields)
             faults = self._faults(request, str(fields.get("model", "")))
@@ -152,7 +173,7 @@ class Service:
         self.requests.append(Recorded(request.method, request.url.path, headers, body))
         return body
 
-    def _faults(self, request: Request, model: str) -> Faults:
+    def _faults(self, request: HTTPConnection, model: str) -> Faults:
         try:
             asked = parse_faults(request.headers.get("x-stagelight-fault", ""))
         except FaultError as error:
@@ -189,7 +210,9 @@ class _Endpoint:
         await response(scope, receive, send)
 
 
-def _parse(body: bytes) -> dict[str, Any]:
+def _parse(body: bytes, content_type: str) -> dict[str, Any]:
+    if content_type.startswith("multipart/form-data"):
+        return fields_of(body, content_type)
     try:
         fields = json.loads(body)
     except ValueError:

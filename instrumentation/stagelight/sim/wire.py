@@ -54,6 +54,8 @@ class Dialect(NamedTuple):
     """Body and headers of an error; the text is the id of the request."""
     model: Callable[[Mapping[str, Any]], str] | None = None
     """Names the model by the fields of a request; ``None`` where the field ``model`` does."""
+    in_query: tuple[str, ...] = ()
+    """Fields that a request has in its query."""
 
 
 def _has_bearer(headers: Mapping[str, str]) -> bool:
