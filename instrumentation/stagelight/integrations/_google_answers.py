@@ -71,7 +71,7 @@ _PROMPT: Final = ("prompt_tokens_details", "prompt_token_details", "tool_use_pro
 _CANDIDATES: Final = ("candidates_tokens_details", "response_tokens_details")
 
 
-def _usage(told: Any) -> Usage | None:
+def _usage(told: Any, *, ended: bool = True) -> Usage | None:
     """Inclusive counts: Google tells thoughts, and what tools gave to the model, beside the totals they belong to."""
     if told is None:
         return None
@@ -80,7 +80,7 @@ def _usage(told: Any) -> Usage | None:
     taken = _sum(count(field(told, "prompt_token_count")), count(field(told, "tool_use_prompt_token_count")))
     made = _sum(count(field(told, "response_token_count")) if candidates is None else candidates, thoughts)
     total = count(field(told, "total_token_count"))
-    if made is None and taken is not None and total is not None and total >= taken:
+    if made is None and ended and taken is not None and total is not None and total >= taken:
         made = total - taken  # nothing was made, which is told by silence
     return Usage(
         input_tokens=taken,
@@ -195,7 +195,7 @@ class ContentChunks:
             return None
         told = generated(self._first if self._counted is None else self._counted)
         first = self._first
-        usage = told.usage
+        usage = told.usage if self.finished else _usage(field(self._counted, "usage_metadata"), ended=False)
         return told._replace(
             model=text(field(first, "model_version")) or told.model,
             id=text(field(first, "response_id")) or told.id,

@@ -304,7 +304,8 @@ def _chunks(call: Call, row: Model, asked: _Asked, said: Sequence[Answer], usage
             body = {"candidates": [{"content": content, "index": index}], **so_far, **identity}
             yield Chunk(_sent(body), work + made)
             work = 0.0
-    ends = [{**_candidate(asked, index, one), "content": {"role": "model"}} for index, one in enumerate(said)]
+    nothing = {"parts": [{"text": ""}], "role": "model"}
+    ends = [{**_candidate(asked, index, one), "content": nothing} for index, one in enumerate(said)]
     yield Chunk(_sent({"candidates": ends, **counted, **identity}))
 
 

@@ -1,0 +1,422 @@
+"""Calls of the Google Gen AI client in one piece: what they leave behind, however they are made and end."""
+
+from __future__ import annotations
+
+import asyncio
+from decimal import Decimal
+from typing import Any
+
+import pytest
+import stagelight
+from google.genai import errors
+from opentelemetry import trace
+from stagelight.conventions import attributes as a
+from stagelight.testing import Clock, capture
+
+CLIENT = "google_genai"
+pytestmark = pytest.mark.usefixtures("recorded")
+
+ASK = {"model": "gemini-2.5-flash", "contents": "What do tides do?"}
+LONG = "Tides come and go with the moon, and the moon does not know. " * 150
+
+
+def fault(text: str, **more: Any) -> dict[str, Any]:
+    """The configuration that makes the simulator fail."""
+    return {"config": {"http_options": {"headers": {"x-stagelight-fault": text}, **more}}}
+
+
+def test_contents(world: Any, script: Any) -> None:
+    """An answer leaves one span with what was asked, what came back, its tokens and its exact price."""
+    answers: list[Any] = []
+    config = {
+        "temperature": 0.2, "top_p": 0.9, "top_k": 40, "max_output_tokens": 500, "seed": 3, "presence_penalty": 0.3,
+        "frequency_penalty": 0.1, "stop_sequences": ["END"], "candidate_count": 2, "response_mime_type": "text/plain",
+    }  # fmt: skip
+
+    async def scenario(client: Any) -> None:
+        answers.append(await script.now(client.models.generate_content(**ASK, config=config)))
+
+    call = world.run(scenario, clock=Clock()).call("llm")
+    usage = answers[0].usage_metadata
+    made = usage.candidates_token_count + usage.thoughts_token_count
+    # 0.30 and 2.50 USD per million tokens, thoughts included: https://ai.google.dev/gemini-api/docs/pricing
+    amount = (usage.prompt_token_count * Decimal("0.3") + made * Decimal("2.5")) / 10**6
+    known = {
+        key: value
+        for key, value in call.attributes.items()
+        if key not in {a.STAGELIGHT_COST_PRICE_SOURCE, a.STAGELIGHT_RESPONSE_SERVER_TIME}
+    }
+
+    assert (call.name, call.span.kind, call.span.status.is_unset) == (
+        "generate_content gemini-2.5-flash", trace.SpanKind.CLIENT, True,
+    )  # fmt: skip
+    assert usage.thoughts_token_count == 128
+    assert known == {
+        a.STAGELIGHT_STAGE: "llm",
+        a.GEN_AI_OPERATION_NAME: "generate_content",
+        a.GEN_AI_PROVIDER_NAME: "gcp.gemini",
+        a.GEN_AI_REQUEST_MODEL: "gemini-2.5-flash",
+        a.SERVER_ADDRESS: "127.0.0.1",
+        a.SERVER_PORT: world.port,
+        a.GEN_AI_REQUEST_TEMPERATURE: 0.2,
+        a.GEN_AI_REQUEST_TOP_P: 0.9,
+        a.GEN_AI_REQUEST_TOP_K: 40,
+        a.GEN_AI_REQUEST_MAX_TOKENS: 500,
+        a.GEN_AI_REQUEST_SEED: 3,
+        a.GEN_AI_REQUEST_CHOICE_COUNT: 2,
+        a.GEN_AI_REQUEST_PRESENCE_PENALTY: 0.3,
+        a.GEN_AI_REQUEST_FREQUENCY_PENALTY: 0.1,
+        a.GEN_AI_OUTPUT_TYPE: "text",
+        a.GEN_AI_RESPONSE_MODEL: "gemini-2.5-flash",
+        a.GEN_AI_RESPONSE_ID: answers[0].response_id,
+        a.GEN_AI_RESPONSE_FINISH_REASONS: ("stop", "stop"),
+        a.GEN_AI_USAGE_INPUT_TOKENS: usage.prompt_token_count,
+        a.GEN_AI_USAGE_OUTPUT_TOKENS: made,
+        a.GEN_AI_USAGE_REASONING_OUTPUT_TOKENS: 128,
+        a.STAGELIGHT_COST_AMOUNT: float(amount),
+        a.STAGELIGHT_COST_CURRENCY: "USD",
+        a.STAGELIGHT_COST_SOURCE: "local",
+        a.STAGELIGHT_COST_STATUS: "exact",
+        a.STAGELIGHT_COST_MODEL: "google/gemini-2.5-flash",
+        a.STAGELIGHT_OUTCOME: "completed",
+    }
+
+
+@pytest.mark.parametrize("config", [None, {"output_dimensionality": 256}])
+def test_embeddings(world: Any, script: Any, config: Any) -> None:
+    """Embeddings carry the length of the vectors and the tokens that the provider counts."""
+
+    async def scenario(client: Any) -> None:
+        await script.now(
+            client.models.embed_content(model="gemini-embedding-001", contents=["tides", "moon"], config=config)
+        )
+
+    call = world.run(scenario, clock=Clock()).call("embedding")
+    known = {key: value for key, value in call.attributes.items() if "cost" not in key and "server_time" not in key}
+
+    assert call.name == "embeddings gemini-embedding-001"
+    assert known == {
+        a.STAGELIGHT_STAGE: "embedding",
+        a.GEN_AI_OPERATION_NAME: "embeddings",
+        a.GEN_AI_PROVIDER_NAME: "gcp.gemini",
+        a.GEN_AI_REQUEST_MODEL: "gemini-embedding-001",
+        a.SERVER_ADDRESS: "127.0.0.1",
+        a.SERVER_PORT: world.port,
+        a.GEN_AI_EMBEDDINGS_DIMENSION_COUNT: 256 if config else 3072,
+        a.GEN_AI_USAGE_INPUT_TOKENS: 2,
+        a.STAGELIGHT_OUTCOME: "completed",
+    }
+    # 0.15 USD per million tokens: https://ai.google.dev/gemini-api/docs/pricing
+    assert (call.cost, call.cost_status) == (Decimal("0.15") * 2 / 10**6, "exact")
+
+
+def test_cached_prompts(world: Any, script: Any) -> None:
+    """Cached tokens are part of the prompt and have a price of their own."""
+    usages: list[Any] = []
+
+    async def scenario(client: Any) -> None:
+        for index in range(2):
+            asked = client.models.generate_content(model="gemini-2.5-flash-lite", contents=LONG + str(index))
+            usages.append((await script.now(asked)).usage_metadata)
+
+    second = world.run(scenario).calls[1]
+    usage = usages[1]
+    fresh = usage.prompt_token_count - usage.cached_content_token_count
+    amount = fresh * Decimal("0.1") + usage.cached_content_token_count * Decimal("0.01")
+
+    assert usage.cached_content_token_count > 1024
+    assert second.attributes[a.GEN_AI_USAGE_CACHE_READ_INPUT_TOKENS] == usage.cached_content_token_count
+    assert second.attributes[a.GEN_AI_USAGE_INPUT_TOKENS] == usage.prompt_token_count
+    assert second.cost == (amount + usage.candidates_token_count * Decimal("0.4")) / 10**6
+
+
+def test_what_tools_gave_is_input(world: Any, script: Any) -> None:
+    """Tokens that a tool of the provider gave to the model are part of the input."""
+    usages: list[Any] = []
+
+    async def scenario(client: Any) -> None:
+        answer = await script.now(client.models.generate_content(**ASK, config={"tools": [{"google_search": {}}]}))
+        usages.append(answer.usage_metadata)
+
+    call = world.run(scenario).call("llm")
+
+    assert usages[0].tool_use_prompt_token_count == 20
+    assert call.attributes[a.GEN_AI_USAGE_INPUT_TOKENS] == usages[0].prompt_token_count + 20
+
+
+@pytest.mark.parametrize(
+    ("asked", "reasons", "outcome"),
+    [
+        ({"config": {"max_output_tokens": 2}}, ("length",), "length_cut"),
+        (fault("content_filter;after=2"), ("safety",), "completed"),
+        (fault("content_filter;after=0"), ("prohibited_content",), "completed"),
+        ({"config": {"stop_sequences": ["tides"]}}, ("stop",), "completed"),
+    ],
+)
+def test_reasons_to_stop(world: Any, script: Any, asked: Any, reasons: Any, outcome: str) -> None:
+    """Every reason has the word of chat completions for it where there is one; a block is no error."""
+
+    async def scenario(client: Any) -> None:
+        await script.now(client.models.generate_content(**{**ASK, "model": "gemini-2.5-flash-lite", **asked}))
+
+    call = world.run(scenario).call("llm")
+
+    assert (call.attributes[a.GEN_AI_RESPONSE_FINISH_REASONS], call.outcome) == (reasons, outcome)
+    assert call.cost_status == "exact"
+
+
+def test_service_tiers(world: Any, script: Any) -> None:
+    """The tier that was asked for and the one that served are told; the usual one only when another was asked for."""
+    from google.genai import types
+
+    if "service_tier" not in types.GenerateContentConfig.model_fields:
+        pytest.skip("this version of the client knows no tiers")
+
+    async def scenario(client: Any) -> None:
+        await script.now(client.models.generate_content(**ASK, config={"service_tier": "flex"}))
+        await script.now(client.models.generate_content(**ASK))
+
+    flex, plain = world.run(scenario).calls
+
+    assert flex.attributes[a.OPENAI_REQUEST_SERVICE_TIER] == "flex"
+    assert flex.attributes[a.OPENAI_RESPONSE_SERVICE_TIER] == "flex"
+    assert not {a.OPENAI_REQUEST_SERVICE_TIER, a.OPENAI_RESPONSE_SERVICE_TIER} & plain.attributes.keys()
+
+
+async def used(script: Any, result: Any) -> None:
+    """Wait for a result, and read it if it is a stream."""
+    given = await script.now(result)
+    if hasattr(given, "__next__") or hasattr(given, "__anext__"):
+        async for _ in script.each(given):
+            pass
+
+
+FAILURES = [
+    (fault("rate_limit"), errors.ClientError, 429, "error"),
+    (fault("server_error;status=503"), errors.ServerError, 503, "error"),
+    ({"config": {"max_output_tokens": -1}}, errors.ClientError, 400, "error"),
+    (fault("timeout", timeout=100), Exception, None, "timeout"),
+]
+
+
+@pytest.mark.parametrize("method", ["generate_content", "generate_content_stream", "embed_content"])
+@pytest.mark.parametrize(("more", "kind", "status", "outcome"), FAILURES)
+def test_failures(world: Any, script: Any, method: str, more: Any, kind: Any, status: int | None, outcome: str) -> None:
+    """A failed call ends with the class of the client's own exception and the status, without cost or message."""
+    if method == "embed_content" and "max_output_tokens" in more["config"]:
+        more = {"config": {"output_dimensionality": -1}}
+    seen: list[BaseException] = []
+
+    async def scenario(client: Any) -> None:
+        with pytest.raises(kind) as raised:
+            await used(script, getattr(client.models, method)(**{**ASK, **more}))
+        seen.append(raised.value)
+
+    call = world.run(scenario).calls[0]
+    error = type(seen[0])
+
+    assert (call.outcome, call.error_type) == (outcome, f"{error.__module__}.{error.__qualname__}")
+    assert call.attributes.get(a.HTTP_RESPONSE_STATUS_CODE) == status
+    assert (call.span.status.status_code, call.span.status.description) == (trace.StatusCode.ERROR, None)
+    assert (call.cost, call.span.events) == (None, ())
+
+
+def test_a_chat(world: Any, script: Any) -> None:
+    """Each message of a chat is one call."""
+
+    async def scenario(client: Any) -> None:
+        chat = client.chats.create(model="gemini-2.5-flash")
+        await script.now(chat.send_message("What do tides do?"))
+        await script.now(chat.send_message("And what does the moon do?"))
+
+    first, second = world.run(scenario).calls
+
+    assert first.attributes[a.GEN_AI_USAGE_INPUT_TOKENS] < second.attributes[a.GEN_AI_USAGE_INPUT_TOKENS]
+    assert [call.cost_status for call in (first, second)] == ["exact", "exact"]
+
+
+def weather_of(answer: Any) -> Any:
+    """A function that the client may call: it returns ``answer``, or raises it."""
+
+    def weather(city: str) -> str:
+        """The weather in a city."""
+        assert city == "Paris"
+        if isinstance(answer, Exception):
+            raise answer
+        return str(answer)
+
+    return weather
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_functions_that_the_client_calls(world: Any, script: Any, streamed: bool) -> None:
+    """Two requests and one execution between them, inside the turn, each counted once."""
+    config = {"tools": [weather_of("It is sunny in Paris today.")]}
+    asked = {"model": "gemini-2.5-flash", "contents": "What is the weather in Paris?", "config": config}
+
+    async def scenario(client: Any) -> None:
+        with stagelight.turn("answer"):
+            if streamed:
+                stream = await script.now(client.models.generate_content_stream(**asked))
+                said = "".join([chunk.text or "" async for chunk in script.each(stream)])
+            else:
+                said = (await script.now(client.models.generate_content(**asked))).text
+            assert said == "It is sunny in Paris today."
+
+    captured = world.run(scenario)
+    turn = captured.turn("answer")
+    names = [call.name for call in sorted(turn.calls, key=lambda call: call.span.start_time or 0)]
+
+    assert sorted(names) == ["execute_tool weather", *["generate_content gemini-2.5-flash"] * 2]
+    assert [call.outcome for call in turn.calls] == ["completed"] * 3
+    assert len(captured.ledger) == 2
+
+
+def test_a_function_that_fails(world: Any, script: Any) -> None:
+    """The function's own error is the execution's; the client tells the model, and the turn goes on."""
+    config = {"tools": [weather_of(ZeroDivisionError("secret"))]}
+
+    async def scenario(client: Any) -> None:
+        asked = {"model": "gemini-2.5-flash", "contents": "What is the weather in Paris?", "config": config}
+        await script.now(client.models.generate_content(**asked))
+
+    calls = world.run(scenario).calls
+    (tool,) = [call for call in calls if call.stage == "tool"]
+
+    assert (tool.outcome, tool.error_type) == ("error", "ZeroDivisionError")
+    assert [call.outcome for call in calls if call.stage == "llm"] == ["completed", "completed"]
+    assert "secret" not in repr([(call.name, dict(call.attributes)) for call in calls])
+
+
+def test_cancellation_is_no_error(world: Any, simulator: Any) -> None:
+    """A cancelled task ends its call as cancelled, without error."""
+    if world.kind == "sync":
+        pytest.skip("only tasks are cancelled")
+    hold = simulator.hold("response")
+
+    async def scenario(client: Any) -> None:
+        task = asyncio.ensure_future(client.models.generate_content(**ASK))
+        await asyncio.to_thread(hold.wait_reached)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        hold.release()
+
+    call = world.run(scenario).call("llm")
+
+    assert (call.outcome, call.error_type, call.span.status.is_unset) == ("cancelled", None, True)
+
+
+def test_what_is_no_call_of_a_model(world: Any, script: Any) -> None:
+    """Counting tokens is not recorded."""
+
+    async def scenario(client: Any) -> None:
+        await script.now(client.models.count_tokens(**ASK))
+
+    assert world.run(scenario).calls == ()
+
+
+def test_inside_a_block_it_is_the_blocks_call(world: Any, script: Any) -> None:
+    """The client fills the facts of the manual block it is called in; a second call in it is one of its own."""
+
+    async def scenario(client: Any) -> None:
+        with stagelight.turn("answer"), stagelight.llm(provider="gcp.gemini", model="my-alias"):
+            await script.now(client.models.generate_content(**ASK))
+            await script.now(client.models.generate_content(**ASK))
+
+    captured = world.run(scenario)
+
+    assert [call.attributes[a.GEN_AI_REQUEST_MODEL] for call in captured.calls] == ["gemini-2.5-flash", "my-alias"]
+    assert captured.turn("answer").cost == sum(call.cost for call in captured.calls)
+
+
+def test_calls_at_the_same_time(world: Any, script: Any) -> None:
+    """Calls that run at the same time in two turns find each its own."""
+
+    async def one(client: Any, name: str, model: str) -> None:
+        with stagelight.turn(name):
+            if world.kind == "async":
+                await client.models.generate_content(**{**ASK, "model": model})
+            else:
+                await asyncio.to_thread(client.models.generate_content, **{**ASK, "model": model})
+
+    async def scenario(client: Any) -> None:
+        await asyncio.gather(one(client, "first", "gemini-2.5-flash"), one(client, "second", "gemini-2.5-pro"))
+
+    captured = world.run(scenario)
+
+    assert [call.name for call in captured.turn("first").calls] == ["generate_content gemini-2.5-flash"]
+    assert [call.name for call in captured.turn("second").calls] == ["generate_content gemini-2.5-pro"]
+
+
+def test_nothing_is_said_of_what_was_said(world: Any, script: Any) -> None:
+    """Neither question nor answer is in any attribute, name, event or log record."""
+    secret = "Wolfgang"
+
+    async def scenario(client: Any) -> None:
+        config = {"system_instruction": f"{secret} is a cat.", "stop_sequences": [f"{secret}!"]}
+        asked = {"model": "gemini-2.5-flash", "contents": f"Who is {secret}?", "config": config}
+        await script.now(client.models.generate_content(**asked))
+
+    captured = world.run(scenario)
+
+    assert secret not in repr([(span.name, dict(span.attributes or {}), span.events) for span in captured.spans])
+    assert secret not in repr(list(captured.ledger))
+
+
+def test_missing_usage_is_unpriced(world: Any, script: Any) -> None:
+    """Where the server reports no usage there is no price, and the reason says so."""
+
+    async def scenario(client: Any) -> None:
+        await script.now(client.models.generate_content(**ASK, **fault("missing_usage")))
+
+    call = world.run(scenario).call("llm")
+
+    assert call.attributes[a.STAGELIGHT_COST_REASON] == "no_usage"
+    assert a.GEN_AI_USAGE_INPUT_TOKENS not in call.attributes
+
+
+def test_an_answer_read_by_hand(world: Any, script: Any) -> None:
+    """``record`` reads the client's answers with the same eyes."""
+
+    async def scenario(client: Any) -> None:
+        answer = await script.now(client.models.generate_content(**ASK))
+        with stagelight.llm(provider="gcp.gemini", model="gemini-2.5-flash") as call:
+            call.record(answer)
+
+    own, by_hand = world.run(scenario).calls
+
+    assert by_hand.cost == own.cost
+    assert by_hand.attributes[a.GEN_AI_RESPONSE_ID] == own.attributes[a.GEN_AI_RESPONSE_ID]
+
+
+def test_answers_as_http(world: Any, script: Any) -> None:
+    """A caller who asks the client for the HTTP response alone has the same facts recorded."""
+    from google.genai import types
+
+    if "should_return_http_response" not in types.GenerateContentConfig.model_fields:
+        pytest.skip("this version of the client cannot give the response")
+    answers: list[Any] = []
+
+    async def scenario(client: Any) -> None:
+        config = {"should_return_http_response": True}
+        answers.append(await script.now(client.models.generate_content(**ASK, config=config)))
+
+    call = world.run(scenario).call("llm")
+
+    assert answers[0].candidates is None
+    assert (call.outcome, call.cost_status) == ("completed", "exact")
+    assert call.attributes[a.GEN_AI_RESPONSE_FINISH_REASONS] == ("stop",)
+
+
+def test_other_blocks_know_better(world: Any, script: Any) -> None:
+    """A client inside a block of another provider is a call of its own."""
+
+    async def scenario(client: Any) -> None:
+        with stagelight.llm(provider="openai", model="gpt-4o"):
+            await script.now(client.models.generate_content(**ASK))
+
+    with capture(provider_hosts={world.host: "gcp.gemini"}) as captured:
+        world.play(scenario)
+
+    assert [call.attributes[a.GEN_AI_PROVIDER_NAME] for call in captured.calls] == ["gcp.gemini", "openai"]
