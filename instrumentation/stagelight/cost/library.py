@@ -49,6 +49,13 @@ _UNIT_KEYS: Final[Mapping[str, str]] = {
 _SOLE_OUTPUT: Final[Mapping[str, str]] = {"-tts": "audio_output", "-image": "image_output"}
 """Models that produce nothing but audio or images are listed with a plain output price."""
 
+_ONE_INPUT_PRICE: Final[Mapping[str, Mapping[str, str]]] = {
+    "google": {"image_input": "input", "audio_input": "input", "audio_cache_read": "cache_read"},
+}
+"""Providers whose price of input is for all media that have none of their own, and what that stands for.
+https://ai.google.dev/gemini-api/docs/pricing lists one price for text, images and video, and one for audio where it
+differs."""
+
 _GROQ_MINIMUM_AUDIO_S: Final = 10
 _GROQ_WHISPER: Final = frozenset({"whisper-large-v3", "whisper-large-v3-turbo"})
 
@@ -73,7 +80,7 @@ def find(provider_id: str, name: str, tier: str, at: datetime) -> Row | Unpriced
         context = _context(model, tier, at) if own else None
         if context is None:
             return "unknown_context"
-    rates = Rates(_steps(model.get_prices(at, context), model.id))
+    rates = Rates(_steps(model.get_prices(at, context), model.id, _ONE_INPUT_PRICE.get(provider.id, {})))
     if provider.id == "groq" and model.id in _GROQ_WHISPER:
         rates = replace(rates, minimum_audio_s=_GROQ_MINIMUM_AUDIO_S)
     start, end = _window(model, at)
@@ -144,7 +151,7 @@ def _context(model: types.ModelInfo, tier: str, at: datetime) -> dict[str, str] 
     return None
 
 
-def _steps(prices: types.ModelPrice, model_id: str) -> tuple[Step, ...]:
+def _steps(prices: types.ModelPrice, model_id: str, one_price: Mapping[str, str]) -> tuple[Step, ...]:
     listed: dict[str, Decimal | types.TieredPrices] = {}
     for key, unit in _UNIT_KEYS.items():
         value = getattr(prices, key, None)
@@ -153,6 +160,11 @@ def _steps(prices: types.ModelPrice, model_id: str) -> tuple[Step, ...]:
     for ending, unit in _SOLE_OUTPUT.items():
         if ending in model_id and "output" in listed:
             listed.setdefault(unit, listed["output"])
+    if "audio_input" in listed:  # then cached audio has its own price too, or one that nobody knows
+        one_price = {unit: stands_for for unit, stands_for in one_price.items() if unit != "audio_cache_read"}
+    for unit, stands_for in one_price.items():
+        if stands_for in listed:
+            listed.setdefault(unit, listed[stands_for])
     starts = {tier.start for price in listed.values() if isinstance(price, types.TieredPrices) for tier in price.tiers}
     return tuple(
         Step(above, {unit: _at_size(price, above) for unit, price in listed.items()}) for above in (-1, *sorted(starts))
