@@ -22,7 +22,9 @@ from stagelight.conventions.metrics import METRICS, STAGELIGHT_TELEMETRY_DROPPED
 
 HOUR_NS = 3_600_000_000_000
 
-BORN_WITH_A_FAILURE = re.compile(r"otelcol_exporter_(?:send|enqueue)_failed_\w+|loki_discarded_samples_total")
+BORN_WITH_A_FAILURE = re.compile(
+    r"otelcol_exporter_(?:send|enqueue)_failed_\w+|otelcol_processor_filter_datapoints_filtered|loki_discarded_samples_total"
+)
 """Seen below, and in the tests of faults."""
 TEMPO_S_OWN = re.compile(r"tempo_\w+")
 OURS = {metric.prometheus for metric in METRICS.values()}
@@ -262,29 +264,44 @@ def test_usage_of_a_month_by_user(tmp_path: Path) -> None:
     assert found == {f"h1:k:{user:032x}": user / 1024 for user in range(users)}
 
 
-def test_refusals_are_counted_and_changes_loaded(tmp_path: Path) -> None:
-    """A sample from before the window is refused, and counted where the alerts look; a saved change is loaded."""
+def test_one_wrong_clock(stack: Stack) -> None:
+    """Points of a clock that is wrong are dropped alone; those of others in the same request arrive."""
+    good, _ = metric_request("app.good", {"service.name": "right-clock"})
+    for hours in (26, -1):
+        wrong, point = metric_request("app.wrong", {"service.name": "wrong-clock"})
+        point.time_unix_nano -= hours * HOUR_NS
+        point.start_time_unix_nano = point.time_unix_nano - HOUR_NS
+        good.MergeFrom(wrong)
+    send(stack, "metrics", good)
+    prometheus = stack.url("prometheus")
+    dropped = 'sum(otelcol_processor_filter_datapoints_filtered{filter="filter/clock"})'
+
+    assert eventually(lambda: number(prometheus, "app_good_total"), bool) == 1
+    assert eventually(lambda: number(prometheus, dropped), bool) == 2
+    assert series(prometheus, '{__name__=~"otelcol_exporter_send_failed_metric_points"}') == {}
+
+
+def test_refusals_become_alerts_and_changes_are_loaded(tmp_path: Path) -> None:
+    """What a back end refuses for good fires alerts from the first time on; a saved change is loaded."""
     flags = {"prometheus": ["--config.auto-reload-interval=1s"]}
-    with Stack(tmp_path, ["collector", "prometheus"], flags=flags) as stack:
+    with Stack(tmp_path, ["collector", "prometheus", "loki"], flags=flags) as stack:
         prometheus = stack.url("prometheus")
         file = stack.path("prometheus", "/etc/prometheus/prometheus.yml")
-        file.write_text(file.read_text().replace("scrape_interval: 15s\n  scrape_timeout: 10s", "scrape_interval: 1s"))
-        for behind in (0, 26):
-            message, point = metric_request("app.orders")
-            point.time_unix_nano -= behind * HOUR_NS
-            point.start_time_unix_nano = point.time_unix_nano - HOUR_NS
-            send(stack, "metrics", message)
-            eventually(lambda: number(prometheus, "app_orders_total"), bool)
-        lost = "max(otelcol_exporter_send_failed_metric_points)"
-
-        assert eventually(lambda: number(prometheus, "max(prometheus_tsdb_too_old_samples_total)"), bool)
-        assert eventually(lambda: number(prometheus, lost), bool)
+        shipped = file.read_text()
+        file.write_text(shipped.replace("scrape_interval: 15s\n  scrape_timeout: 10s", "scrape_interval: 1s"))
+        message, record = log_request()
+        record.time_unix_nano += HOUR_NS
+        send(stack, "logs", message)
+        wrong, point = metric_request("app.wrong")
+        point.time_unix_nano += HOUR_NS
+        send(stack, "metrics", wrong)
 
         def firing() -> set[str]:
             found = get(f"{prometheus}/api/v1/alerts")["data"]["alerts"]
             return {alert["labels"]["alertname"] for alert in found if alert["state"] == "firing"}
 
-        assert "CollectorSendFailed" in eventually(firing, lambda seen: "CollectorSendFailed" in seen)
+        expected = {"CollectorSendFailed", "LogsRefused", "MetricsRejected"}
+        assert settled(firing, expected) == expected
         file.write_text("no_such_word: 1")
         eventually(lambda: number(prometheus, "prometheus_config_last_reload_successful"), lambda seen: seen == 0)
 
