@@ -70,6 +70,7 @@ class StagelightDistro(BaseDistro):  # type: ignore[misc]  # the base class is n
                 library,
                 entry_point.name,
             )
+            _take_the_place_of(entry_point)
         elif entry_point.name in _LATE:
             _switch_on_late(entry_point, kwargs)
         else:
@@ -95,6 +96,17 @@ def _refuse(error: SettingsError) -> NoReturn:
     """In strict mode a wrong setting ends the process: whoever catches exceptions on the way would let it go on."""
     print(f"stagelight: {error} (fatal because STAGELIGHT_STRICT is set)", file=sys.stderr, flush=True)
     os._exit(1)
+
+
+def _take_the_place_of(entry_point: EntryPoint) -> None:
+    """An application that switches it on itself hears that the library is instrumented already, and counts once."""
+    import wrapt
+
+    def loaded(module: ModuleType) -> None:
+        with guard("take the place of an instrumentation"):
+            getattr(module, entry_point.attr)._is_instrumented_by_opentelemetry = True  # noqa: SLF001 - no public way
+
+    wrapt.register_post_import_hook(loaded, entry_point.module)
 
 
 _waiting: dict[str, list[tuple[EntryPoint, dict[str, Any]]]] = {}

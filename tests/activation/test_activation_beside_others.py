@@ -180,6 +180,21 @@ def test_the_official_instrumentation_of_a_client_stays_off(simulator: str, sink
     assert (second, count_of_theirs) == ({official: 1, "opentelemetry.instrumentation.httpx": 1}, 1)
 
 
+@pytest.mark.parametrize("first", ["", "import openai"], ids=["before the client", "after the client"])
+def test_an_application_that_switches_it_on_itself(first: str, simulator: str, sink: Sink, tmp_path: Path) -> None:
+    """The call is still one span and one count; OpenTelemetry says that it was instrumented already."""
+    program = f"""
+{first}
+from opentelemetry.instrumentation.genai.openai import OpenAIInstrumentor
+OpenAIInstrumentor().instrument()
+{CALL}"""
+    code, _, errors = _run(program, with_autopath(variables(sink.http, simulator)), tmp_path)
+
+    assert (code, errors) == (0, "Attempting to instrument while already instrumented\n")
+    assert Counter(span.scope for span in spans(sink)) == {"stagelight": 1, "opentelemetry.instrumentation.httpx": 1}
+    assert _counted(sink) == 1
+
+
 def test_an_application_that_instruments_httpx_itself(simulator: str, sink: Sink, tmp_path: Path) -> None:
     """The request is one span; OpenTelemetry says that it was instrumented already."""
     program = f"""
