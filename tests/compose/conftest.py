@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from compose.deployment import Deployment, compose_file
@@ -64,6 +65,18 @@ def deployment(engine: Engine, services: tuple[str, ...]) -> Iterator[Deployment
         yield deployed
     finally:
         deployed.run("--profile=*", "down", "--volumes", "--timeout=5")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show with a failure what the containers printed."""
+    report: Any = yield
+    deployed = getattr(item, "funcargs", {}).get("deployment")
+    if report.failed and deployed is not None:
+        report.sections.append(("end of the logs of the containers", deployed.logs()))
+    return report  # type: ignore[no-any-return]  # pytest's hooks are not typed
 
 
 @pytest.fixture

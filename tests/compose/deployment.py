@@ -117,9 +117,11 @@ class Deployment:
         """Wait for every health check; fails with what they say and with the logs of who is not well."""
         expected = dict.fromkeys(self.checked, "healthy")
         seen = settled(self.health, expected)
-        assert seen == expected, "\n".join(
-            [str(seen), *(self.run("logs", "--tail=30", name).stdout for name in seen if seen[name] != "healthy")]
-        )
+        assert seen == expected, self.logs()
+
+    def logs(self) -> str:
+        """The last lines of every container."""
+        return self.run("logs", "--tail=20").stdout
 
     def container(self, service: str) -> str:
         """The name of a service's container."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
 import subprocess
+import tempfile
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -46,6 +48,7 @@ class Engine:
         return f"unix://{self._socket}"
 
     def __enter__(self) -> Self:
+        self._wait_for_other_engines()
         self._folder.joinpath("containers.conf").write_text(_CONTAINERS_CONF)
         with (self._folder / "engine.log").open("wb") as log:
             command = [*self._podman(), "system", "service", "--time=0", self.host]
@@ -62,6 +65,20 @@ class Engine:
         self._service.terminate()
         self._service.wait(timeout=_PATIENCE_S)
         self.podman("system", "reset", "--force")  # also unmounts
+        os.close(self._alone)
+
+    def _wait_for_other_engines(self) -> None:
+        """Two that start at once would take the same names for the machine's bridges, and the same addresses."""
+        self._alone = os.open(Path(tempfile.gettempdir()) / "stagelight-compose-tests.lock", os.O_CREAT | os.O_RDWR)
+
+        def is_alone() -> bool:
+            try:
+                fcntl.flock(self._alone, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return False
+            return True
+
+        eventually(is_alone, bool, within_s=600)
 
     def podman(self, *arguments: str) -> str:
         """Run a podman command; what it printed."""
