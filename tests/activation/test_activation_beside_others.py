@@ -270,6 +270,16 @@ def test_the_next_sitecustomize_runs(simulator: str, sink: Sink, tmp_path: Path)
     assert ours(sink) == {CHAT: 1}
 
 
+def test_the_folder_may_have_another_name(simulator: str, sink: Sink, tmp_path: Path) -> None:
+    """A link to it, as an image or a service would use."""
+    (tmp_path / "link").symlink_to(AUTOPATH)
+
+    done = _run(CALL, variables(sink.http, simulator, PYTHONPATH=str(tmp_path / "link")), tmp_path)
+
+    assert done == (0, "", "")
+    assert ours(sink) == {CHAT: 1}
+
+
 def test_a_sitecustomize_that_fails_is_reported_as_ever(simulator: str, sink: Sink, tmp_path: Path) -> None:
     """Its error is said as Python says it, and neither the program nor our part is affected."""
     folder = tmp_path / "site"

@@ -9,7 +9,7 @@ from typing import Final
 
 from stagelight.cli.failures import ExitCode
 
-__all__ = ["FOLDER", "add_arguments", "first_on_the_path", "run"]
+__all__ = ["FOLDER", "add_arguments", "first_on_the_path", "is_on_the_path", "run"]
 
 FOLDER: Final = str(Path(__file__).parents[1] / "autopath")
 
@@ -36,4 +36,13 @@ def run(_: argparse.Namespace) -> int:
 
 def first_on_the_path(path: str) -> str:
     """``PYTHONPATH`` with the folder in front, once."""
-    return os.pathsep.join([FOLDER, *(part for part in path.split(os.pathsep) if part and part != FOLDER)])
+    return os.pathsep.join([FOLDER, *(part for part in path.split(os.pathsep) if part and not _is_it(part))])
+
+
+def is_on_the_path(path: str) -> bool:
+    """Whether ``PYTHONPATH`` has the folder, also by another name."""
+    return any(_is_it(part) for part in path.split(os.pathsep) if part)
+
+
+def _is_it(part: str) -> bool:
+    return Path(part).resolve() == Path(FOLDER).resolve()

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 from stagelight import settings, standard
 from stagelight._version import __version__
-from stagelight.cli.autopath import FOLDER
+from stagelight.cli.autopath import is_on_the_path
 from stagelight.cli.doctor_app import libraries, print_libraries, winner
 from stagelight.cli.env import ENDPOINT, HEADERS, PROTOCOL, SERVICE
 from stagelight.cli.failures import CommandError, ExitCode
@@ -110,7 +110,7 @@ def _installation() -> Iterator[Finding]:
 
 def _activation() -> Iterator[Finding]:
     """Who sets up OpenTelemetry before the application: by PYTHONPATH, by a command, or nobody."""
-    if FOLDER in os.environ.get("PYTHONPATH", "").split(os.pathsep):
+    if is_on_the_path(os.environ.get("PYTHONPATH", "")):
         yield Finding("activation", "ok", "PYTHONPATH has the folder of `stagelight autopath`")
     else:
         yield Finding("activation", "ok", "by `stagelight run`, or by stagelight.configure() in the program")

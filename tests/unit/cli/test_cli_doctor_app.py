@@ -120,9 +120,12 @@ def test_another_distribution_that_wins_is_a_warning(
     assert "opentelemetry-instrument" not in chosen
 
 
-def test_the_path_is_seen(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the folder of ``autopath`` on the path, activation is by that."""
-    monkeypatch.setenv("PYTHONPATH", f"/elsewhere:{run('autopath').out.strip()}")
+@pytest.mark.parametrize("is_link", [False, True])
+def test_the_path_is_seen(is_link: bool, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the folder of ``autopath`` on the path, also by another name, activation is by that."""
+    folder = run("autopath").out.strip()
+    (tmp_path / "link").symlink_to(folder)
+    monkeypatch.setenv("PYTHONPATH", f"/elsewhere:{tmp_path / 'link' if is_link else folder}")
 
     assert _document(run)[1]["activation"]["found"] == "PYTHONPATH has the folder of `stagelight autopath`"
 
