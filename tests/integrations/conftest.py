@@ -140,7 +140,9 @@ class World:
             try:
                 return await scenario(client)
             finally:
-                await Script.now((getattr(client, "aclose", None) or client.close)())
+                closing = getattr(client, "aclose", None) or getattr(client, "close", None)
+                if closing is not None:  # Google's client has only learnt it
+                    await Script.now(closing())
 
         return asyncio.run(played())
 
