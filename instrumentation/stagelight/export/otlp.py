@@ -19,14 +19,13 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import Link, SpanContext, Status
 
 from stagelight.export.otlp_values import BYTE, attributes, field, fixed32, fixed64, text, value, varint
-from stagelight.export.urls import safe, without_secrets
+from stagelight.export.urls import is_ours, safe, without_secrets
 
 __all__ = ["logs_request", "spans_request"]
 
 Item = TypeVar("Item", ReadableSpan, ReadableLogRecord)
 
 _HAS_IS_REMOTE, _IS_REMOTE = 0x100, 0x200  # SpanFlags of trace.proto
-_OUR_SCOPE = "stagelight"
 _KINDS = (1, 2, 3, 4, 5)  # SpanKind of the API counts from 0, the protocol's from 1
 _TRACE_ID, _SPAN_ID = (1 << 128) - 1, (1 << 64) - 1
 
@@ -107,11 +106,6 @@ def _status(status: Status | None) -> bytes:
     return field(0x7A, said + written)
 
 
-def _is_ours(span: ReadableSpan) -> bool:
-    scope = span.instrumentation_scope
-    return scope is not None and scope.name == _OUR_SCOPE
-
-
 def _span(span: ReadableSpan) -> bytes:
     context, parent, name = span.context, span.parent, span.name
     parts = [b"\x0a\x10", _trace_id(context.trace_id), b"\x12\x08", _span_id(context.span_id)]
@@ -122,7 +116,7 @@ def _span(span: ReadableSpan) -> bytes:
         b"\x30" + BYTE[_KINDS[span.kind.value]],
         _time(b"\x39", span.start_time),
         _time(b"\x41", span.end_time),
-        attributes(span.attributes if _is_ours(span) else safe(span.attributes), 0x4A),
+        attributes(span.attributes if is_ours(span) else safe(span.attributes), 0x4A),
         _rare(span, context),
         _status(span.status),
         b"\x85\x01",

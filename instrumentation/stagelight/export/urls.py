@@ -12,12 +12,13 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
 from opentelemetry.context import Context
-from opentelemetry.sdk.trace import Span, SpanProcessor
+from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
 
 from stagelight._guard import guard
 
-__all__ = ["SecretUrls", "remove_secrets", "safe", "without_secrets"]
+__all__ = ["SecretUrls", "is_ours", "remove_secrets", "safe", "without_secrets"]
 
+_OUR_SCOPE: Final = "stagelight"
 _REMOVED: Final = "REDACTED"
 
 _IN_TEXT: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,30}://[^\s\"'<>]+")
@@ -29,8 +30,15 @@ class SecretUrls(SpanProcessor):
     """Removes secrets from the URLs a span starts with: for whoever else reads the spans."""
 
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:  # noqa: ARG002 - the SDK's signature
-        with guard("remove secrets of a URL"):
-            remove_secrets(span)
+        if not is_ours(span):
+            with guard("remove secrets of a URL"):
+                remove_secrets(span)
+
+
+def is_ours(span: ReadableSpan) -> bool:
+    """Whether Stagelight made the span: those carry no URL."""
+    scope = span.instrumentation_scope
+    return scope is not None and scope.name == _OUR_SCOPE
 
 
 def remove_secrets(span: Any, _: object = None) -> None:
