@@ -22,9 +22,9 @@ PORTS = ("OTLP_GRPC_PORT", "OTLP_HTTP_PORT", "GATEWAY_PORT", "GRAFANA_PORT")
 PATIENCE_S = 300
 
 
-def compose_file() -> dict[str, Any]:
-    """The compose file as written, its anchors and merges resolved."""
-    return yaml.safe_load(COMPOSE_FILE.read_text(encoding="utf-8"))  # type: ignore[no-any-return]
+def compose_file(root: Path = ROOT) -> dict[str, Any]:
+    """The compose file of a checkout as written, its anchors and merges resolved."""
+    return yaml.safe_load((root / COMPOSE_FILE.name).read_text(encoding="utf-8"))  # type: ignore[no-any-return]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +44,8 @@ class Deployment:
     """
 
     def __init__(self, engine: Engine, services: tuple[str, ...]) -> None:
+        self.root = ROOT
+        """The checkout whose stack is run; changing it is an upgrade."""
         self.engine = engine
         self.services = services
         self.ports = dict(zip(PORTS, _free_ports(len(PORTS)), strict=True))
@@ -53,7 +55,7 @@ class Deployment:
         """Run docker compose with the shipped file and no other."""
         done = subprocess.run(
             self._command(*arguments),
-            cwd=ROOT,
+            cwd=self.root,
             env=self._environment(),
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -92,7 +94,7 @@ class Deployment:
     def _pipe(self, *arguments: str, stdin: int | IO[bytes], stdout: int | IO[bytes]) -> str:
         return subprocess.run(
             self._command("run", "--rm", "-T", "setup", *arguments),
-            cwd=ROOT,
+            cwd=self.root,
             env=self._environment(),
             stdin=stdin,
             stdout=stdout,
@@ -105,7 +107,7 @@ class Deployment:
     @property
     def checked(self) -> tuple[str, ...]:
         """The started services that have a health check."""
-        all_services = compose_file()["services"]
+        all_services = compose_file(self.root)["services"]
         return tuple(name for name in self.services if "healthcheck" in all_services[name])
 
     def health(self) -> dict[str, str]:

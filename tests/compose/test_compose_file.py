@@ -89,6 +89,21 @@ def test_the_collector_gets_the_variables_that_its_files_read() -> None:
     assert read <= set(SERVICES["collector"]["environment"])
 
 
+def test_the_documented_override_adds_an_example_and_a_way_out() -> None:
+    """The command in docs/stack.md is that of the compose file and one file more, with the variables that it reads."""
+    blocks = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / "stack.md").read_text(), re.DOTALL)
+    [override] = [block for block in map(yaml.safe_load, blocks) if "collector" in block["services"]]
+    collector = override["services"]["collector"]
+    *command, example = collector["command"]
+    read = re.findall(
+        r"\$\{env:(\w+)", (ROOT / "collector" / Path(example).relative_to("--config=/etc/otelcol")).read_text()
+    )
+
+    assert command == SERVICES["collector"]["command"]
+    assert set(collector["environment"]) == set(read)
+    assert collector["networks"] == ["egress"]
+
+
 def test_go_programs_know_their_memory() -> None:
     """The soft limit of the garbage collector is 80 to 85 % of the container's memory."""
     limits = {
