@@ -263,6 +263,34 @@ def test_a_streamed_result(postgres: Postgres, kind: str, script: Any) -> None:
     assert [call.outcome for call in captured.calls] == ["completed"] * 2
 
 
+CURSORS = [getattr(psycopg, name) for name in ("ClientCursor", "RawCursor") if hasattr(psycopg, name)]
+
+
+@pytest.mark.parametrize("factory", CURSORS)
+def test_other_cursors(postgres: Postgres, factory: Any) -> None:
+    """Cursors that fill in parameters themselves, and those with the server's own parameters, are the same."""
+    statement = NEAREST.replace("%s", "$1", 1).replace("%s", "$2") if factory.__name__ == "RawCursor" else NEAREST
+
+    async def scenario(connection: Any) -> None:
+        connection.execute(statement, ("[1,1]", 3))
+
+    attributes = recorded(postgres, "sync", scenario, cursor_factory=factory).call("retrieval").attributes
+
+    assert (attributes[a.GEN_AI_RETRIEVAL_TOP_K], attributes[a.STAGELIGHT_RETRIEVAL_COUNT]) == (3, 2)
+
+
+def test_a_distance_that_is_no_number(postgres: Postgres) -> None:
+    """The cosine distance of a zero vector is not a number: it is left out of the scores."""
+
+    async def scenario(connection: Any) -> None:
+        connection.execute("SELECT embedding <=> '[0,0]' AS d FROM docs ORDER BY d LIMIT 2")
+
+    attributes = recorded(postgres, "sync", scenario).call("retrieval").attributes
+
+    assert attributes[a.STAGELIGHT_RETRIEVAL_COUNT] == 2
+    assert a.STAGELIGHT_RETRIEVAL_TOP_SCORE not in attributes
+
+
 def test_a_pipeline(postgres: Postgres, kind: str, script: Any) -> None:
     """In a pipeline results come after the call: it is recorded without a count."""
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from decimal import Decimal
 from functools import partial
+from math import isfinite
 from typing import Any, Final
 from weakref import ref
 
@@ -12,11 +14,14 @@ from opentelemetry.trace import SpanKind, get_current_span
 
 from stagelight._lifecycle import Attachment, Scope, end_span
 from stagelight.conventions import attributes as a
-from stagelight.facts import Outcome, Request, Response, Stage
+from stagelight.facts import Outcome, Request, Response, Retrieved, Stage
 from stagelight.integrations._engine import Observed
 from stagelight.integrations._reading import part
 
-__all__ = ["DatabaseCall", "is_inside", "is_spanned"]
+__all__ = ["DatabaseCall", "Scale", "is_inside", "is_spanned", "retrieved"]
+
+Scale = tuple[str, bool]
+"""What scores are, and whether a higher one is better."""
 
 _SQLSTATE_LENGTH: Final = 5
 
@@ -83,6 +88,19 @@ def is_inside() -> bool:
 def is_spanned(scope: str) -> bool:
     """Whether the current span is already that of a database client, made by the instrumentation ``scope``."""
     return bool(part(get_current_span(), "instrumentation_scope", "name") == scope)
+
+
+def retrieved(count: int, scores: Iterable[Any], scale: Scale | None) -> Response:
+    """What a search found.
+
+    Args:
+        count: number of results.
+        scores: what the server computed, best first; what is no finite number is left out.
+        scale: what the scores are, and whether a higher one is better; ``None`` where that is not known.
+    """
+    known = tuple(float(score) for score in scores if isinstance(score, float | int | Decimal) and isfinite(score))
+    metric, higher_is_better = (None, None) if scale is None else scale
+    return Response(retrieved=Retrieved(count=count, scores=known, metric=metric, higher_is_better=higher_is_better))
 
 
 class DatabaseCall:

@@ -6,15 +6,14 @@ Nothing here raises or keeps a statement's text beyond a small cache in memory, 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from decimal import Decimal
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 from stagelight._calls import current_call
-from stagelight.facts import Request, Response, Retrieved
-from stagelight.integrations._database import DatabaseCall, is_inside
+from stagelight.facts import Request, Response
+from stagelight.integrations._database import DatabaseCall, Scale, is_inside
 from stagelight.integrations._instrumentor import Wrapper
-from stagelight.integrations._pgvector_scores import FUNCTIONS, OPERATORS, Found, Scale, score_column
+from stagelight.integrations._pgvector_scores import FUNCTIONS, OPERATORS, Found, score_column
 from stagelight.integrations._reading import count, text
 from stagelight.integrations._sql import Kind, Query, Range, Statement, Token, statement_of
 
@@ -26,7 +25,6 @@ __all__ = [
     "gated",
     "is_suspect",
     "request_of",
-    "retrieved",
     "search_of",
     "value_in",
 ]
@@ -377,10 +375,3 @@ def value_in(parameters: Any) -> Parameters:
         return parameters[parameter] if is_there else None
 
     return value
-
-
-def retrieved(count: int, scores: Sequence[Any], scale: Scale) -> Response:
-    """What came back."""
-    known = tuple(float(score) for score in scores if isinstance(score, float | int | Decimal))
-    metric, higher_is_better = scale
-    return Response(retrieved=Retrieved(count=count, scores=known, metric=metric, higher_is_better=higher_is_better))

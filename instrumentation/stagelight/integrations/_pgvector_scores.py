@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
+from stagelight.integrations._database import Scale
 from stagelight.integrations._sql import Kind, Query, Range, Statement
 
-__all__ = ["FUNCTIONS", "OPERATORS", "Found", "Scale", "score_column"]
-
-Scale = tuple[str, bool]
-"""What scores are, and whether a higher one is better."""
+__all__ = ["FUNCTIONS", "OPERATORS", "Found", "score_column"]
 
 OPERATORS: Final[Mapping[str, Scale]] = {
     "<->": ("euclid", False),

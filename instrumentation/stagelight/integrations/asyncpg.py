@@ -9,10 +9,10 @@ from functools import partial
 from typing import Any, Final
 
 from stagelight.facts import Response
-from stagelight.integrations._database import DatabaseCall, is_spanned
+from stagelight.integrations._database import DatabaseCall, is_spanned, retrieved
 from stagelight.integrations._engine import around_async
 from stagelight.integrations._instrumentor import Coverage, Instrumentor, Target
-from stagelight.integrations._pgvector import Search, Server, begin_search, gated, is_suspect, retrieved, value_in
+from stagelight.integrations._pgvector import Search, Server, begin_search, gated, is_suspect, value_in
 from stagelight.integrations._reading import count, part, text
 
 __all__ = ["AsyncpgInstrumentor", "found_in", "read"]

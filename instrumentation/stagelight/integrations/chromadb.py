@@ -8,8 +8,8 @@ from functools import cache
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from stagelight.facts import Request, Response, Retrieved
-from stagelight.integrations._database import DatabaseCall
+from stagelight.facts import Request, Response
+from stagelight.integrations._database import DatabaseCall, Scale, retrieved
 from stagelight.integrations._engine import Begin, around, around_async
 from stagelight.integrations._instrumentor import Coverage, Instrumentor, Target
 from stagelight.integrations._reading import count, part, text
@@ -22,7 +22,7 @@ _SEARCH: Final = "query"
 _WRITES: Final = ("add", "upsert", "update")
 _FILTERS: Final = ("where", "where_document", "ids")
 
-_SCALES: Final[Mapping[str, tuple[str, bool]]] = {
+_SCALES: Final[Mapping[str, Scale]] = {
     "l2": ("squared_euclid", False),
     "cosine": ("cosine_distance", False),
     "ip": ("dot_distance", False),  # 1 - dot
@@ -78,7 +78,7 @@ def _write(operation: str) -> Begin:
     return begin
 
 
-def _scale(collection: Any) -> tuple[str, bool] | None:
+def _scale(collection: Any) -> Scale | None:
     """What the collection's distances are; before 1.0 its metadata says it, and the configuration a default only."""
     told = part(collection, "_model", "configuration_json")
     space = part(told, "hnsw", "space") or part(told, "spann", "space")
@@ -89,17 +89,15 @@ def _scale(collection: Any) -> tuple[str, bool] | None:
 # what came back
 
 
-def _found(result: Any, scale: tuple[str, bool] | None) -> Response | None:
+def _found(result: Any, scale: Scale | None) -> Response | None:
     ids = part(result, "ids")
     if not isinstance(ids, list):
         return None
     found = sum(len(one) for one in ids)
     if len(ids) != 1:  # scores of several queries are no ranking
-        return Response(retrieved=Retrieved(count=found))
+        return retrieved(found, (), None)
     distances = part(result, "distances") or [[]]
-    scores = tuple(float(one) for one in distances[0] or () if isinstance(one, float | int))
-    metric, higher_is_better = (None, None) if scale is None else scale
-    return Response(retrieved=Retrieved(count=found, scores=scores, metric=metric, higher_is_better=higher_is_better))
+    return retrieved(found, distances[0] or (), scale)
 
 
 def read(_response: Any) -> Response | None:

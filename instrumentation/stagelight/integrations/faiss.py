@@ -8,8 +8,8 @@ from collections.abc import Collection, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final
 
-from stagelight.facts import Request, Response, Retrieved
-from stagelight.integrations._database import DatabaseCall
+from stagelight.facts import Request, Response
+from stagelight.integrations._database import DatabaseCall, Scale, retrieved
 from stagelight.integrations._engine import Begin, around
 from stagelight.integrations._instrumentor import Coverage, Instrumentor, Target
 from stagelight.integrations._reading import count, part
@@ -21,7 +21,7 @@ _DISTRIBUTIONS: Final = ("faiss-cpu", "faiss-gpu", "faiss-gpu-cu11", "faiss-gpu-
 _OPERATIONS: Final = ("search", "search_and_reconstruct", "range_search")
 _BASES: Final = ("Index", "IndexBinary")
 
-_SCALES: Final[Mapping[int, tuple[str, bool]]] = {
+_SCALES: Final[Mapping[int, Scale]] = {
     0: ("dot", True),
     1: ("squared_euclid", False),
     2: ("manhattan", False),
@@ -61,7 +61,7 @@ def _is_binary(index: Any) -> bool:
 # what came back
 
 
-def _found(operation: str, result: Any, scale: tuple[str, bool] | None) -> Response:
+def _found(operation: str, result: Any, scale: Scale | None) -> Response:
     if operation == "range_search":
         limits, distances, labels = result[:3]
         number, queries = int(labels.size), len(limits) - 1
@@ -72,10 +72,8 @@ def _found(operation: str, result: Any, scale: tuple[str, bool] | None) -> Respo
         # Where fewer were found, the rest is padding with the label -1.
         first = distances[0][labels[0] >= 0] if queries == 1 else None
     if first is None:  # scores of several queries are no ranking
-        return Response(retrieved=Retrieved(count=number))
-    metric, higher_is_better = (None, None) if scale is None else scale
-    scores = tuple(float(score) for score in first.tolist())
-    return Response(retrieved=Retrieved(count=number, scores=scores, metric=metric, higher_is_better=higher_is_better))
+        return retrieved(number, (), None)
+    return retrieved(number, first.tolist(), scale)
 
 
 def read(_response: Any) -> Response | None:

@@ -8,10 +8,10 @@ from typing import Any, Final
 
 from stagelight.facts import Response
 from stagelight.integrations import psycopg
-from stagelight.integrations._database import DatabaseCall
+from stagelight.integrations._database import DatabaseCall, retrieved
 from stagelight.integrations._engine import around
 from stagelight.integrations._instrumentor import Coverage, Instrumentor, Target
-from stagelight.integrations._pgvector import Search, Server, begin_search, gated, retrieved, value_in
+from stagelight.integrations._pgvector import Search, Server, begin_search, gated, value_in
 from stagelight.integrations._reading import count, part, text
 
 __all__ = ["SQLAlchemyInstrumentor", "read"]
