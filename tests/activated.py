@@ -20,7 +20,7 @@ from sinks import Sink
 
 AUTOPATH = str(Path(stagelight.__file__).parent / "autopath")
 BIN = Path(sys.executable).parent
-PATIENCE_S = 60
+PATIENCE_S = 120
 """How long anything may take on a loaded machine."""
 
 
