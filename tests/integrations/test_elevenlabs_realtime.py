@@ -7,11 +7,13 @@ from collections.abc import Iterator
 from inspect import isgenerator
 from typing import Any
 
+import httpx
 import pytest
 import stagelight
-from elevenlabs.client import ElevenLabs
+from elevenlabs import VoiceSettings
 from elevenlabs.core.api_error import ApiError
 from elevenlabs.realtime_tts import text_chunker
+from elevenlabs_clients import PLAIN, client_of
 from stagelight.conventions import attributes as a
 from stagelight.integrations.elevenlabs import ElevenLabsInstrumentor
 from stagelight.sim import Simulator
@@ -21,7 +23,12 @@ from websockets.exceptions import InvalidStatus
 PIECES = ["The tide comes in, ", "the tide goes out. ", "So it goes. "]
 SENT = sum(map(len, text_chunker(iter(PIECES))))  # the client adds a blank here and there
 SECONDS = SENT / 15  # the simulator speaks 15 characters per second
-SPEECH = {"voice_id": "Rachel", "model_id": "eleven_flash_v2_5", "output_format": "pcm_16000"}
+SPEECH = {
+    "voice_id": "Rachel",
+    "model_id": "eleven_flash_v2_5",
+    "output_format": "pcm_16000",
+    "voice_settings": VoiceSettings(stability=0.5),
+}
 
 
 @pytest.fixture
@@ -39,13 +46,6 @@ pytestmark = [
 ]
 
 
-def client_of(simulator: Simulator, key: str | None = "key") -> ElevenLabs:
-    """A client whose websocket goes to the simulator, without encryption."""
-    client = ElevenLabs(base_url=simulator.origin, api_key=key)
-    client.text_to_speech._ws_base_url = simulator.origin.replace("http", "ws", 1)
-    return client
-
-
 def fault(text: str) -> dict[str, Any]:
     """The keyword that makes the simulator fail."""
     return {"request_options": {"additional_headers": {"x-stagelight-fault": text}}}
@@ -55,7 +55,8 @@ def recorded_of(simulator: Simulator, act: Any, *, clock: Clock | None = None) -
     """What was recorded of an act with a client."""
     host = simulator.origin.split("//")[1]
     with capture(provider_hosts={host: "elevenlabs"}, clock=clock) as captured:
-        act(client_of(simulator).text_to_speech)
+        with httpx.Client(verify=PLAIN) as http:
+            act(client_of(simulator.origin, http).text_to_speech)
         gc.collect()
     return captured
 
@@ -188,8 +189,8 @@ def test_a_server_that_fails(simulator: Simulator, name: str, outcome: str) -> N
 
 def test_a_refused_websocket(simulator: Simulator) -> None:
     """A websocket that is not opened is an error with the HTTP status, and costs nothing."""
-    with capture() as captured, pytest.raises(InvalidStatus):
-        list(client_of(simulator, key="").text_to_speech.convert_realtime(text=iter(PIECES), **SPEECH))
+    with httpx.Client(verify=PLAIN) as http, capture() as captured, pytest.raises(InvalidStatus):
+        list(client_of(simulator.origin, http, "").text_to_speech.convert_realtime(text=iter(PIECES), **SPEECH))
     call = captured.call("tts")
 
     assert (call.outcome, call.error_type, call.cost) == ("error", "websockets.exceptions.InvalidStatus", None)

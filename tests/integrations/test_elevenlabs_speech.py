@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import json
-import ssl
 from base64 import b64decode
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,8 +14,10 @@ from typing import Any
 import httpx
 import pytest
 import stagelight
-from elevenlabs.client import AsyncElevenLabs, ElevenLabs
 from elevenlabs.core.api_error import ApiError
+from elevenlabs.core.unchecked_base_model import construct_type
+from elevenlabs.types import AudioWithTimestampsResponse
+from elevenlabs_clients import PLAIN, client_of
 from stagelight.conventions import attributes as a
 from stagelight.integrations.elevenlabs import ElevenLabsInstrumentor
 from stagelight.sim import Simulator
@@ -26,8 +26,6 @@ from stagelight.testing import Captured, Clock, capture
 TEXT = "The tide comes in, the tide goes out."
 SECONDS = len(TEXT) / 15  # the simulator speaks 15 characters per second
 SPEECH = {"voice_id": "Rachel", "text": TEXT, "model_id": "eleven_multilingual_v2", "output_format": "pcm_16000"}
-PLAIN = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-"""Reading the certificates takes longer than the whole rest of a test, and nothing here is encrypted."""
 
 
 @pytest.fixture
@@ -61,10 +59,10 @@ class Voices:
             headers = {"x-stagelight-fault": fault} if fault else {}
             if self.kind == "sync":
                 with httpx.Client(verify=PLAIN, headers=headers) as http:
-                    await scenario(ElevenLabs(base_url=self.simulator.origin, api_key="key", httpx_client=http))
+                    await scenario(client_of(self.simulator.origin, http))
             else:
                 async with httpx.AsyncClient(verify=PLAIN, headers=headers) as http:
-                    await scenario(AsyncElevenLabs(base_url=self.simulator.origin, api_key="key", httpx_client=http))
+                    await scenario(client_of(self.simulator.origin, http))
 
         with capture(provider_hosts={self.host: "elevenlabs"}, clock=clock) as captured:
             asyncio.run(played())
@@ -355,7 +353,7 @@ def test_a_refused_speech_costs_nothing(
 def test_a_server_that_is_not_there(script: Any) -> None:
     """A call that reaches nobody is an error of the HTTP client's class."""
     with httpx.Client(verify=PLAIN) as http, capture() as captured:
-        client = ElevenLabs(base_url="http://127.0.0.1:9", api_key="key", httpx_client=http)
+        client = client_of("http://127.0.0.1:9", http)
         with pytest.raises(httpx.ConnectError):
             list(client.text_to_speech.convert(**SPEECH))
 
@@ -498,10 +496,9 @@ def test_what_is_sent_is_what_is_sent_without_us(voices: Voices, script: Any) ->
 
 def test_reading_an_answer_by_hand() -> None:
     """``record`` reads an answer with times in a block of the caller's own."""
-    from elevenlabs.types import AudioWithTimestampsResponse
-
     times = {"characters": ["a"], "character_start_times_seconds": [0.0], "character_end_times_seconds": [0.5]}
-    answer = AudioWithTimestampsResponse.model_validate_json(json.dumps({"audio_base64": "AAAA", "alignment": times}))
+    told = {"audio_base64": "AAAA", "alignment": times}
+    answer = construct_type(type_=AudioWithTimestampsResponse, object_=told)
     with capture() as captured, stagelight.tts(provider="elevenlabs", model="eleven_v3") as call:
         call.record(answer)
 

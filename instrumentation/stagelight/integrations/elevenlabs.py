@@ -53,12 +53,11 @@ def _spoken(voice: Any, sent: Mapping[str, Any], audio_format: Any) -> Request:
     )
 
 
-def _base_url(wrapper: Any, given: Any = None) -> Any:
-    """Where a client sends its requests; newer versions ask a function for it."""
-    if given is not None:
-        return given
-    told = part(wrapper, "base_url")
-    return told() if callable(told) else told
+def _base_url(client: Any) -> Any:
+    """Where a client sends its requests; the first versions know a place by what is asked."""
+    wrapper = part(client, "_client_wrapper")
+    told = part(wrapper, "get_base_url")
+    return told() if told is not None else wrapper.get_environment().base
 
 
 def _streamed(client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Streamed | None:
@@ -69,7 +68,7 @@ def _streamed(client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Str
     request = _spoken(
         unquote(path["voice"]), sent if isinstance(sent, dict) else {}, part(kwargs, "params", "output_format")
     )
-    request = _server(request._replace(stream=True), _base_url(client, kwargs.get("base_url")))
+    request = _server(request._replace(stream=True), kwargs.get("base_url") or client.base_url())
 
     def chunks(headers: Any) -> Chunks:
         if path["timed"] is None:
@@ -111,20 +110,18 @@ class _InOnePiece:
 
 
 def _speech_begun(client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Observation:
-    wrapper = part(client, "_client_wrapper", "httpx_client")
     voice = args[0] if args else kwargs.get("voice_id")
-    return _InOnePiece("tts", _server(_spoken(voice, kwargs, kwargs.get("output_format")), _base_url(wrapper)))
+    return _InOnePiece("tts", _server(_spoken(voice, kwargs, kwargs.get("output_format")), _base_url(client)))
 
 
 def _transcription_begun(client: Any, _: tuple[Any, ...], kwargs: dict[str, Any]) -> Observation:
-    wrapper = part(client, "_client_wrapper", "httpx_client")
     request = Request(
         provider=_PROVIDER,
         model=text(kwargs.get("model_id")),
         temperature=amount(kwargs.get("temperature")),
         seed=integer(kwargs.get("seed")),
     )
-    return _InOnePiece("stt", _server(request, _base_url(wrapper)))
+    return _InOnePiece("stt", _server(request, _base_url(client)))
 
 
 # what came back
