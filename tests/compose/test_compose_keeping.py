@@ -1,13 +1,53 @@
-"""What a deployment keeps: data and secrets over down and up, everything in a backup, nothing after down -v."""
+"""What a deployment keeps: data and secrets over an upgrade, everything in a backup, nothing after down -v."""
 
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
-from compose.deployment import Deployment
+import pytest
+from compose.deployment import Deployment, compose_file
+from compose.engine import Engine
 from compose.telemetry import send_counter, send_record, stored_texts, stored_total
+from stack.programs import ROOT
 from stack.waiting import settled
+
+STACK = ("docker-compose.yml", "deploy/compose", "collector", "prometheus", "loki", "tempo", "grafana")
+
+
+@pytest.fixture(scope="module")
+def previous(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The files of the stack before the last commit that changed them; of the only version where there is one."""
+    if not (ROOT / ".git").exists():
+        pytest.skip("needs a clone: the version before this one is in its history")
+    folder = tmp_path_factory.mktemp("previous")
+    commits = git("log", "--format=%H", "--max-count=2", "--", *STACK).decode().split()
+    subprocess.run(["tar", "-x", "-C", folder], input=git("archive", commits[-1], *STACK), check=True, timeout=60)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def deployment(engine: Engine, services: tuple[str, ...], previous: Path) -> Iterator[Deployment]:
+    """The version of the stack before this one, up and healthy."""
+    now, before = compose_file()["services"], compose_file(previous)["services"]
+    common = tuple(name for name in services if name in before)
+    for name in common:
+        engine.podman("tag", now[name]["image"], before[name]["image"])  # there is one program for both versions
+    deployed = Deployment(engine, common)
+    deployed.root = previous
+    try:
+        deployed.up()
+        deployed.wait_until_healthy()
+        yield deployed
+    finally:
+        deployed.run("--profile=*", "down", "--volumes", "--timeout=5")
+
+
+def git(*arguments: str) -> bytes:
+    """What a git command prints."""
+    command = ["git", "-c", "safe.directory=*", *arguments]  # the tests' user may not be the owner of the clone
+    return subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=60).stdout
 
 
 def kept(deployment: Deployment) -> tuple[str, str, str | None, list[str]]:
@@ -34,8 +74,10 @@ def left(deployment: Deployment) -> list[str]:
     return [name for name in names if name.startswith((deployment.project, "stagelight-ingest"))]
 
 
-def test_data_and_secrets_outlive_the_containers(deployment: Deployment, archive: Path) -> None:
-    """Down and up keep everything; a backup brings everything back after down -v, which had left nothing."""
+def test_data_and_secrets_outlive_the_containers(
+    deployment: Deployment, services: tuple[str, ...], archive: Path
+) -> None:
+    """Down and up keep all, also with another version; a backup brings it back after down -v, which leaves nothing."""
     token = deployment.setup("env").partition("Bearer%20")[2].partition("'")[0]
     sent = [send_counter(deployment, 7, token=token), send_record(deployment, "keep me", token=token)]
     exports, password = deployment.setup("env"), deployment.setup("password")
@@ -44,6 +86,7 @@ def test_data_and_secrets_outlive_the_containers(deployment: Deployment, archive
 
     deployment.run("down")
     kept_volumes = volumes(deployment)
+    deployment.root, deployment.services = ROOT, services
     deployment.up()
     deployment.wait_until_healthy()
     after = settled(lambda: kept(deployment), before)
