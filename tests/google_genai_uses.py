@@ -71,6 +71,10 @@ def broken_weather(city: str) -> str:
     raise ZeroDivisionError(city)
 
 
+for _function in (weather, broken_weather):  # older clients do not read annotations as text
+    _function.__annotations__ = {"city": str, "return": str}
+
+
 def _calling(function: Callable[[str], str]) -> Use:
     async def use(client: Any, script: Any) -> list[Any]:
         asked = {"model": "gemini-2.5-flash", "contents": "What is the weather in Paris?"}

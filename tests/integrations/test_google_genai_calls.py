@@ -245,6 +245,7 @@ def weather_of(answer: Any) -> Any:
             raise answer
         return str(answer)
 
+    weather.__annotations__ = {"city": str, "return": str}  # older clients do not read them as text
     return weather
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import stagelight
-from google.genai import errors
+from google.genai import errors, version
 from stagelight.conventions import attributes as a
 from stagelight.testing import Clock, capture
 
@@ -214,6 +214,8 @@ def test_a_stream_left_early_is_priced_by_what_was_told(world: Any, script: Any)
 )
 def test_streams_that_break(world: Any, script: Any, what: str, kind: Any) -> None:
     """A stream that breaks gives the caller the client's exception, and its call the class of it."""
+    if "error" in what and version.__version__.startswith("1."):
+        pytest.skip("older clients pass the error over in silence")
     seen: list[BaseException] = []
 
     async def scenario(client: Any) -> None:

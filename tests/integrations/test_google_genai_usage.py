@@ -200,7 +200,7 @@ def _mocked(**options: Any) -> Any:
     http = importlib.import_module(name)
     told = answer({"promptTokenCount": 9, "candidatesTokenCount": 3, "totalTokenCount": 12})
     transport = http.MockTransport(lambda _: http.Response(200, json=told))
-    return genai.Client(http_options={"httpx_client": http.Client(transport=transport)}, **options)
+    return genai.Client(http_options={"client_args": {"transport": transport}}, **options)
 
 
 def _vertex() -> Any:
@@ -222,7 +222,8 @@ def _vertex() -> Any:
 def test_providers(make: Any, provider: str, host: str) -> None:
     """The Gemini API and Vertex AI are two providers with one price list."""
     with capture() as captured:
-        make().models.generate_content(model="models/gemini-2.5-flash", contents="Hi")
+        client = make()  # a client that nobody holds closes itself
+        client.models.generate_content(model="models/gemini-2.5-flash", contents="Hi")
     call = captured.call("llm")
 
     assert call.attributes[a.GEN_AI_PROVIDER_NAME] == provider
@@ -236,6 +237,7 @@ def test_providers(make: Any, provider: str, host: str) -> None:
 def test_a_told_host_wins() -> None:
     """What the user says of a host comes before what the client was made for."""
     with capture(provider_hosts={"generativelanguage.googleapis.com": "acme"}) as captured:
-        _mocked(api_key="key").models.generate_content(model="m", contents="Hi")
+        client = _mocked(api_key="key")
+        client.models.generate_content(model="m", contents="Hi")
 
     assert captured.call("llm").attributes[a.GEN_AI_PROVIDER_NAME] == "acme"

@@ -1,4 +1,4 @@
-"""The official ``google-genai`` client, 1.16 to 3: contents, their streams, embeddings and the functions it calls.
+"""The official ``google-genai`` client, 1.32 to 3: contents, their streams, embeddings and the functions it calls.
 
 Wrapped are the functions that send one request each, below the loops that call functions and send the next request.
 Everything else here reads what was sent and what came back.
@@ -226,7 +226,7 @@ class GoogleGenAIInstrumentor(Instrumentor):
 
     distribution = "google-genai"
     package = "google"
-    supported = "google-genai >= 1.16, < 4"
+    supported = "google-genai >= 1.32, < 4"
     coverage = Coverage(
         title="Google Gen AI",
         calls={

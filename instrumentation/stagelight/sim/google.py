@@ -297,24 +297,28 @@ def _chunks(call: Call, row: Model, asked: _Asked, said: Sequence[Answer], usage
     begun = {name: usage[name] for name in ("promptTokenCount", "promptTokensDetails", "trafficType") if name in usage}
     begun["totalTokenCount"] = usage["promptTokenCount"]
     so_far = {"usageMetadata": begun} if counted else {}
+    ends, left = [], 0.0
     for index, one in enumerate(said):
+        *parts, (last, final) = _streamed_parts(asked, one)
         work = float(one.reasoning_tokens)
-        for part, made in _streamed_parts(asked, one):
+        for part, made in parts:
             content = {"parts": [part], "role": "model"}
             body = {"candidates": [{"content": content, "index": index}], **so_far, **identity}
             yield Chunk(_sent(body), work + made)
             work = 0.0
-    nothing = {"parts": [{"text": ""}], "role": "model"}
-    ends = [{**_candidate(asked, index, one), "content": nothing} for index, one in enumerate(said)]
-    yield Chunk(_sent({"candidates": ends, **counted, **identity}))
+        # The last part of each candidate comes with its finish reason.
+        ends.append({**_candidate(asked, index, one), "content": {"parts": [last], "role": "model"}})
+        left += work + final
+    yield Chunk(_sent({"candidates": ends, **counted, **identity}), left)
 
 
-def _streamed_parts(asked: _Asked, said: Answer) -> Iterator[tuple[dict[str, Any], float]]:
+def _streamed_parts(asked: _Asked, said: Answer) -> list[tuple[dict[str, Any], float]]:
+    """At least one part, and the tokens made for each."""
+    listed: list[tuple[dict[str, Any], float]] = []
     for part, made in _parts(asked, said):
-        if "text" not in part or part.get("thought"):
-            yield part, made
-        else:
-            yield from (({"text": token}, 1.0) for token in said.text)
+        is_said = "text" in part and not part.get("thought")
+        listed += [({"text": token}, 1.0) for token in said.text] if is_said else [(part, made)]
+    return listed or [({"text": ""}, 0.0)]
 
 
 # embeddings
