@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import stagelight
 from aws_clients import ASK, FAMILIES, HAIKU, KINDS, LONG, AwsWorld, knows
+from botocore.config import Config
 from botocore.exceptions import ClientError
 from botocore.response import StreamingBody
 from botocore.stub import Stubber
@@ -291,6 +292,20 @@ def test_refused_calls(bedrock: AwsWorld, script: Any, fault: str, kind: str, st
     assert errors[0].response["Error"]["Code"] == kind
     assert (call.outcome, call.error_type, call.cost) == ("error", name, None)
     assert call.attributes[a.HTTP_RESPONSE_STATUS_CODE] == status
+
+
+def test_repeated_requests_are_one_call(simulator: Simulator) -> None:
+    """The client's own repetitions belong to one call, which counts them."""
+    world = AwsWorld("sync", simulator, "bedrock-runtime", "")
+    patient = Config(retries={"total_max_attempts": 3, "mode": "standard"})
+    client = world.sync_client(headers={"x-stagelight-fault": "server_error"}, config=patient)
+    simulator.forget()
+
+    with capture() as captured, pytest.raises(ClientError):
+        client.converse(**ASK)
+
+    assert len(simulator.requests) == 3
+    assert captured.call("llm").attributes[a.STAGELIGHT_ATTEMPTS] == 3
 
 
 def test_a_wrong_request(bedrock: AwsWorld, script: Any) -> None:

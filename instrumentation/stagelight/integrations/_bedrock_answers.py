@@ -10,8 +10,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Final
 
-from stagelight._calls import merged
-from stagelight.facts import Response, Usage
+from stagelight.facts import Response, Usage, merged
 from stagelight.integrations._reading import amount, count, part, parts, text, texts
 
 __all__ = ["Events", "answer", "conversed", "counted", "speaks"]

@@ -10,8 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
-from stagelight._calls import merged
-from stagelight.facts import Request, Response, Stage, Usage
+from stagelight.facts import Request, Response, Stage, Usage, merged
 from stagelight.integrations._bedrock_answers import Events, answer, conversed, counted, speaks
 from stagelight.integrations._botocore import Asked, Given, digits, header, request_id, targets
 from stagelight.integrations._engine import Observed
