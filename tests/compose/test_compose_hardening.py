@@ -170,8 +170,9 @@ def test_only_configuration_is_mounted_and_cannot_be_written() -> None:
 
     assert {source for _, source in from_machine if not source.startswith("./")} == set()
     assert not [mount for mount in mounts if (mount[0], mount[1]) in from_machine and mount[3:] != ("ro",)]
-    assert writable - {("collector-health", "collector-data")} == {  # which sets corrupt queue files aside
-        (name, f"{name}-data") for name in ("collector", "prometheus", "loki", "tempo", "alertmanager", "grafana")
+    assert writable == {
+        ("collector-health", "collector-data"),  # it sets corrupt queue files aside
+        *((name, f"{name}-data") for name in ("collector", "prometheus", "loki", "tempo", "alertmanager", "grafana")),
     }
 
 

@@ -13,6 +13,7 @@ import grpc
 import pytest
 from compose.deployment import Deployment, compose_file
 from compose.engine import Engine
+from compose.gateway_paths import ALLOWED, REFUSED
 from compose.telemetry import send_counter, send_record, stored_texts, stored_total
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import TraceServiceStub
@@ -233,69 +234,6 @@ def test_telemetry_with_the_token_arrives(deployment: Deployment, otlp_token: st
     assert settled(lambda: stored_total(deployment, token=gateway_token), "42") == "42"
     expected = ["with the token"]
     assert settled(lambda: stored_texts(deployment, token=gateway_token), expected) == expected
-
-
-ALLOWED = [
-    ("GET", "/prometheus/api/v1/query?query=up"),
-    ("POST", "/prometheus/api/v1/query?query=up"),
-    ("GET", "/prometheus/api/v1/query_range?query=up&start=0&end=10&step=5"),
-    ("GET", "/prometheus/api/v1/query_exemplars?query=up"),
-    ("GET", "/prometheus/api/v1/series?match[]=up"),
-    ("GET", "/prometheus/api/v1/labels"),
-    ("GET", "/prometheus/api/v1/label/job/values"),
-    ("GET", "/prometheus/api/v1/metadata"),
-    ("GET", "/prometheus/api/v1/rules"),
-    ("GET", "/prometheus/api/v1/alerts"),
-    ("GET", "/prometheus/api/v1/status/buildinfo"),
-    ("GET", "/loki/loki/api/v1/labels"),
-    ("GET", "/loki/loki/api/v1/label/service_name/values"),
-    ("GET", "/loki/loki/api/v1/query_range?query=%7Bservice_name%3D%22x%22%7D"),
-    ("GET", "/loki/loki/api/v1/series?match[]=%7Bservice_name%3D%22x%22%7D"),
-    ("GET", "/alertmanager/api/v2/alerts"),
-    ("GET", "/alertmanager/api/v2/alerts/groups"),
-    ("GET", "/alertmanager/api/v2/silences"),
-    ("GET", "/alertmanager/api/v2/receivers"),
-]
-
-REFUSED = [
-    ("DELETE", "/prometheus/api/v1/series?match[]=up", 403),
-    ("POST", "/prometheus/api/v1/rules", 403),
-    ("POST", "/prometheus/api/v1/write", 404),
-    ("POST", "/prometheus/api/v1/otlp/v1/metrics", 404),
-    ("POST", "/prometheus/api/v1/admin/tsdb/delete_series?match[]=up", 404),
-    ("GET", "/prometheus/api/v1/status/config", 404),
-    ("GET", "/prometheus/api/v1/targets", 404),
-    ("GET", "/prometheus/metrics", 404),
-    ("GET", "/prometheus/-/ready", 404),
-    ("POST", "/prometheus/-/reload", 404),
-    ("POST", "/prometheus/-/quit", 404),
-    ("GET", "/prometheus/debug/pprof/heap", 404),
-    ("GET", "/prometheus/federate?match[]=up", 404),
-    ("PUT", "/loki/loki/api/v1/query", 403),
-    ("POST", "/loki/loki/api/v1/push", 404),
-    ("POST", "/loki/otlp/v1/logs", 404),
-    ("POST", "/loki/loki/api/v1/delete?query=%7Ba%3D%22b%22%7D", 404),
-    ("GET", "/loki/loki/api/v1/delete", 404),
-    ("GET", "/loki/config", 404),
-    ("POST", "/loki/flush", 404),
-    ("POST", "/loki/ingester/shutdown", 404),
-    ("POST", "/tempo/api/search", 403),
-    ("POST", "/tempo/v1/traces", 404),
-    ("GET", "/tempo/status/config", 404),
-    ("POST", "/tempo/flush", 404),
-    ("GET", "/tempo/api/overrides", 404),
-    ("POST", "/alertmanager/api/v2/alerts", 403),
-    ("POST", "/alertmanager/api/v2/silences", 403),
-    ("DELETE", "/alertmanager/api/v2/silence/00000000-0000-0000-0000-000000000000", 403),
-    ("GET", "/alertmanager/api/v2/status", 404),
-    ("POST", "/alertmanager/-/reload", 404),
-    ("GET", "/", 404),
-    ("GET", "/loki/../prometheus/api/v1/admin/tsdb/snapshot", 404),
-    ("POST", "/prometheus/api/v1/query/../admin/tsdb/delete_series", 404),
-    ("POST", "/prometheus/api/v1/query%2f..%2fadmin/tsdb/delete_series", 404),
-    ("GET", "/prometheus/api/v1/label/a%0d%0aX:%20y/values", 404),
-    ("GET", "/prometheus/api/v1/label/a%20HTTP%2f1.1/values", 404),
-]
 
 
 def test_the_gateway_answers_queries(deployment: Deployment, gateway_token: str) -> None:
