@@ -9,19 +9,10 @@ import sys
 from pathlib import Path
 
 import stagelight
-from stagelight.settings import table
 from stagelight.sim import Simulator
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-
-
-def test_the_settings_table_is_the_tables() -> None:
-    """The README's settings are those of settings.py, to the letter."""
-    shown = re.search(r"<!-- settings: .*? -->\n(.*?)\n<!-- end -->", README, re.DOTALL)
-
-    assert shown is not None
-    assert table() == shown[1]
 
 
 def test_every_public_name_is_on_the_screen() -> None:
