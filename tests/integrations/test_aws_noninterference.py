@@ -48,7 +48,8 @@ async def talk(client: Any, script: Any) -> list[Any]:
         await script.now(client.converse(modelId=HAIKU, messages=[]))
     except ClientError as error:
         response = {key: value for key, value in error.response.items() if key != "ResponseMetadata"}
-        seen.append((type(error), str(error), response, type(error.__cause__), type(error.__context__)))
+        # The client makes the class; another one makes its own of the same name.
+        seen.append((repr(type(error)), str(error), response, type(error.__cause__), type(error.__context__)))
     return seen
 
 
