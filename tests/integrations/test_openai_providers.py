@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +82,13 @@ def completion(**more: Any) -> dict[str, Any]:
     return {"id": "c1", "object": "chat.completion", "created": 1, "model": "m-1", "choices": [choice], **more}
 
 
-def ask(answer: dict[str, Any], *, base_url: str = "https://api.openai.com/v1", client: Any = openai.OpenAI) -> Any:
+def ask(
+    answer: dict[str, Any],
+    *,
+    base_url: str = "https://api.openai.com/v1",
+    client: Any = openai.OpenAI,
+    prices: Path | None = None,
+) -> Any:
     """The call that an answer leaves."""
 
     def reply(_: httpx2.Request) -> httpx2.Response:
@@ -89,7 +96,7 @@ def ask(answer: dict[str, Any], *, base_url: str = "https://api.openai.com/v1", 
 
     where = {"azure_endpoint": base_url, "api_version": "1"} if client is openai.AzureOpenAI else {"base_url": base_url}
     http = httpx2.Client(transport=httpx2.MockTransport(reply))
-    with capture() as captured, client(api_key="key", http_client=http, **where) as made:
+    with capture(prices=prices) as captured, client(api_key="key", http_client=http, **where) as made:
         made.chat.completions.create(model="m-1", messages=[])
     return captured.call("llm")
 
@@ -104,6 +111,128 @@ def test_azure() -> None:
     assert call.attributes[a.SERVER_ADDRESS] == "acme.openai.azure.com"
     assert a.SERVER_PORT not in call.attributes
     assert call.attributes[a.GEN_AI_USAGE_INPUT_TOKENS] == 3
+
+
+AZURE = {"api_version": "2025-04-01-preview", "api_key": "key"}
+
+
+@pytest.mark.usefixtures("recorded")
+@pytest.mark.parametrize("fixed", [False, True], ids=["deployment by model", "fixed deployment"])
+def test_azure_deployments(world: Any, script: Any, fixed: bool) -> None:
+    """The deployment is what was asked for; the model that answered, and that has the price, is in the answer."""
+    is_async = world.kind == "async"
+    make = openai.AsyncAzureOpenAI if is_async else openai.AzureOpenAI
+    http = (openai.DefaultAsyncHttpxClient if is_async else openai.DefaultHttpxClient)(verify=False)
+    where = {"azure_endpoint": world.simulator.origin, **({"azure_deployment": "our-gpt-4o-mini"} if fixed else {})}
+
+    async def scenario(_: Any) -> None:
+        client = make(**AZURE, **where, http_client=http)
+        asked = {"model": "our-gpt-4o-mini", "messages": [{"role": "user", "content": "What do tides do?"}]}
+        await script.now(client.chat.completions.create(**asked))
+        usage = {"stream": True, "stream_options": {"include_usage": True}}
+        assert [
+            chunk async for chunk in script.each(await script.now(client.chat.completions.create(**asked, **usage)))
+        ]
+        await script.now(client.responses.create(model="gpt-4o-mini", input="Hi"))
+        await script.now(client.close())
+
+    with capture(provider_hosts={world.host: "azure.ai.openai"}) as captured:
+        world.play(scenario)
+    told = [
+        (call.attributes[a.GEN_AI_REQUEST_MODEL], call.attributes[a.GEN_AI_RESPONSE_MODEL]) for call in captured.calls
+    ]
+
+    assert told == [("our-gpt-4o-mini", "gpt-4o-mini-2024-07-18")] * 2 + [("gpt-4o-mini", "gpt-4o-mini-2024-07-18")]
+    assert [call.attributes[a.GEN_AI_PROVIDER_NAME] for call in captured.calls] == ["azure.ai.openai"] * 3
+    assert [call.cost_status for call in captured.calls] == ["exact"] * 3
+    assert [call.attributes[a.STAGELIGHT_COST_MODEL] for call in captured.calls] == ["azure/gpt-4o-mini"] * 3
+
+
+OPENROUTER = {"prompt_tokens": 14, "completion_tokens": 163, "total_tokens": 177, "cost": 0.00014}
+
+
+@pytest.mark.usefixtures("recorded")
+@pytest.mark.parametrize(
+    ("usage", "amount"),
+    [
+        (OPENROUTER, "0.00014"),
+        ({**OPENROUTER, "cost": 0}, "0"),
+        (
+            {**OPENROUTER, "cost": 0.00001, "is_byok": True, "cost_details": {"upstream_inference_cost": 0.00019}},
+            "0.0002",
+        ),
+        ({**OPENROUTER, "is_byok": True, "cost_details": {"upstream_inference_cost": None}}, None),
+        ({**OPENROUTER, "cost": -1}, None),
+        ({**OPENROUTER, "cost": "free"}, None),
+    ],
+)
+def test_openrouter_states_its_cost(usage: dict[str, Any], amount: str | None) -> None:
+    """What OpenRouter says it charged is the cost; with the caller's own key the provider's share is added."""
+    call = ask(completion(usage=usage, provider="OpenAI"), base_url="https://openrouter.ai/api/v1")
+
+    assert call.attributes[a.GEN_AI_PROVIDER_NAME] == "openrouter"
+    if amount is None:
+        assert call.attributes.get(a.STAGELIGHT_COST_SOURCE) != "provider"
+    else:
+        assert (call.cost, call.cost_status) == (Decimal(amount), "exact")
+        assert call.attributes[a.STAGELIGHT_COST_SOURCE] == "provider"
+
+
+@pytest.mark.usefixtures("recorded")
+def test_a_cost_stated_by_others_is_no_dollars() -> None:
+    """A figure of that name in another server's answer may be anything."""
+    call = ask(completion(usage=OPENROUTER), base_url="https://llm.example/v1")
+
+    assert (call.cost, call.cost_status) == (None, "unpriced")
+
+
+def test_openrouter_states_it_at_the_end_of_a_stream() -> None:
+    """The last chunk of a stream has the cost beside the usage."""
+    items = OPERATIONS["/chat/completions"].items()
+    for chunk in (
+        {"id": "gen-1", "model": "m-1", "choices": [{"index": 0, "delta": {"content": "Hi"}, "finish_reason": "stop"}]},
+        {"id": "gen-1", "model": "m-1", "choices": [], "usage": OPENROUTER},
+    ):
+        items.take(chunk)
+    told = items.response()
+
+    assert told is not None
+    assert told.stated_cost == Decimal("0.00014")
+
+
+@pytest.mark.usefixtures("recorded")
+@pytest.mark.parametrize(
+    ("base_url", "provider"), [("http://localhost:11434/v1", "ollama"), ("http://vllm/v1", "vllm")]
+)
+def test_own_hardware_has_no_list_price(base_url: str, provider: str, tmp_path: Path) -> None:
+    """A self-hosted model is unpriced until its user gives a rate."""
+    answer = completion(usage={"prompt_tokens": 1000, "completion_tokens": 500, "total_tokens": 1500})
+    prices = tmp_path / "prices.yaml"
+    prices.write_text(f"prices:\n  - provider: {provider}\n    model: m-1\n"
+                      "    prices: { input_per_1m_tokens: 1, output_per_1m_tokens: 2 }\n")  # fmt: skip
+
+    alone, rated = ask(answer, base_url=base_url), ask(answer, base_url=base_url, prices=prices)
+
+    assert (alone.attributes[a.GEN_AI_PROVIDER_NAME], alone.cost_status) == (provider, "unpriced")
+    assert alone.attributes[a.STAGELIGHT_COST_REASON] == "no_rate"
+    assert rated.cost == Decimal("0.002")
+
+
+@pytest.mark.usefixtures("recorded")
+@pytest.mark.parametrize(
+    ("base_url", "provider"),
+    [
+        ("https://api.groq.com/openai/v1", "groq"),
+        ("https://api.mistral.ai/v1", "mistral_ai"),
+        ("https://api.deepseek.com", "deepseek"),
+        ("https://api.x.ai/v1", "x_ai"),
+        ("https://api.together.xyz/v1", "together"),
+        ("https://api.fireworks.ai/inference/v1", "fireworks"),
+    ],
+)
+def test_compatible_servers(base_url: str, provider: str) -> None:
+    """Base URLs as the providers document them are known."""
+    assert ask(completion(), base_url=base_url).attributes[a.GEN_AI_PROVIDER_NAME] == provider
 
 
 def usage_of(told: Any) -> Usage | None:
@@ -134,6 +263,24 @@ def usage_of(told: Any) -> Usage | None:
         (
             {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15, "prompt_cache_hit_tokens": 4},
             Usage(input_tokens=10, output_tokens=5, cache_read_tokens=4),
+        ),
+        # text told beside audio
+        (
+            {
+                "prompt_tokens": 10,
+                "completion_tokens": 5,
+                "total_tokens": 15,
+                "prompt_tokens_details": {"audio_tokens": 6, "text_tokens": 4},
+                "completion_tokens_details": {"audio_tokens": 3, "text_tokens": 2},
+            },
+            Usage(
+                input_tokens=10,
+                output_tokens=5,
+                audio_input_tokens=6,
+                audio_output_tokens=3,
+                text_input_tokens=4,
+                text_output_tokens=2,
+            ),
         ),
         # audio in and out
         (

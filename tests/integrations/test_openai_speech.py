@@ -223,3 +223,25 @@ def test_nothing_is_kept_of_long_audio(world: Any, script: Any) -> None:
 
     assert captured.call("tts").attributes[a.STAGELIGHT_TTS_AUDIO_SECONDS] > 400
     assert grown[0] < 1_000_000
+
+
+@pytest.mark.parametrize("way", ["streaming", "plain"])
+def test_speech_as_events(world: Any, script: Any, way: str) -> None:
+    """Speech sent as events tells its tokens, so that models billed by them have a price."""
+
+    async def scenario(client: Any) -> None:
+        speech, asked = client.audio.speech, {**SPEECH, "model": "gpt-4o-mini-tts", "response_format": "pcm"}
+        if way == "plain":
+            heard = await script.now(speech.create(**asked, stream_format="sse"))
+            assert b"speech.audio.done" in heard.content
+            return
+        async with script.inside(speech.with_streaming_response.create(**asked, stream_format="sse")) as response:
+            lines = [line async for line in script.each(response.iter_lines())]
+        assert '"type":"speech.audio.done"' in lines[-2]
+
+    call = world.run(scenario).call("tts")
+    used = {key: call.attributes[key] for key in (a.GEN_AI_USAGE_TEXT_INPUT_TOKENS, a.GEN_AI_USAGE_AUDIO_OUTPUT_TOKENS)}
+    amount = sum(Decimal(rate) * count for rate, count in zip(("0.6", "12"), used.values(), strict=True)) / 10**6
+
+    assert used[a.GEN_AI_USAGE_AUDIO_OUTPUT_TOKENS] == round(SECONDS * 20)
+    assert (call.outcome, call.cost_status, call.cost) == ("completed", "exact", amount)

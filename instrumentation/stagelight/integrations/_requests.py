@@ -18,6 +18,7 @@ from stagelight._guard import guard
 from stagelight._lifecycle import Attachment
 from stagelight.facts import RateLimit, Request, Response, Stage
 from stagelight.integrations._engine import Observation, Observed
+from stagelight.integrations._events import EventBytes
 from stagelight.integrations._hosts import COMPATIBLE, Server, provider_of, server_of
 from stagelight.integrations._reading import count, part
 from stagelight.integrations._watching import Body, Chunks, JsonBytes, UnreadBytes, Watch, watch_body
@@ -80,7 +81,7 @@ class ClientCall:
             return
         self._http = http
         is_read = http.is_closed
-        if is_read and not _has_events(http.headers):
+        if is_read and (self.operation.binary is not None or not _has_events(http.headers)):
             return
         if self.operation.binary is not None:
             self.observed.absorb(self.operation.response(None, self.request))
@@ -95,7 +96,8 @@ class ClientCall:
     def _bytes_of(self, headers: Mapping[str, str]) -> Chunks:
         operation, request = self.operation, self.request
         if _has_events(headers):
-            return UnreadBytes()
+            is_text = "event-stream" in headers["content-type"] and "content-encoding" not in headers
+            return EventBytes(operation.items()) if is_text else UnreadBytes()
         if operation.binary is not None:
             return operation.binary(request, headers)
         return JsonBytes(headers.get("content-encoding"), lambda told: operation.response(told, request))
@@ -112,7 +114,7 @@ class ClientCall:
 
     def _answer(self, result: Any) -> Any:
         if self.operation.binary is not None and self._http is not None:
-            chunks = self.operation.binary(self.request, self._http.headers)
+            chunks = self._bytes_of(self._http.headers)
             chunks.take(self._http.content)
             self.observed.absorb(chunks.response())
             return self._http.content

@@ -1,4 +1,4 @@
-"""The official ``openai`` client, 1.60 to 3: chat completions, responses, embeddings and speech.
+"""The official ``openai`` client, 1.60 to 3: chat completions, responses, embeddings, speech and transcription.
 
 Wrapped are the function all requests pass, the one that sees the HTTP response, and the start of its stream classes.
 Everything else here reads what was sent and what came back.
@@ -7,28 +7,21 @@ Everything else here reads what was sent and what came back.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from typing import Any, ClassVar
 
 from stagelight.facts import Request, Response, Usage
-from stagelight.integrations._audio import Pcm, Wav
 from stagelight.integrations._engine import around, around_async
 from stagelight.integrations._instrumentor import Coverage, Instrumentor, Target
+from stagelight.integrations._openai_audio import SPEECH, TRANSCRIPTION, heard
 from stagelight.integrations._reading import amount, code, count, integer, part, parts, text, texts
 from stagelight.integrations._requests import Operation, begin, note_response, watch_items
-from stagelight.integrations._watching import AudioBytes, Chunks, UnreadBytes
 
 __all__ = ["OPERATIONS", "OpenAIInstrumentor", "read"]
 
 Body = Mapping[str, Any]
 
 _OUTPUT_TYPES = {"json_object": "json", "json_schema": "json", "text": "text"}
-_BILLED_PER_CHARACTER = ("tts-1", "tts-1-hd")
-"""Models whose billed quantity is the input's length, which the request itself tells."""
-
-_KNOWN_PCM = frozenset({"openai", "azure.ai.openai"})
-"""Providers whose raw samples have the rate that OpenAI documents; another server's may have any."""
-
-
 # what was asked
 
 
@@ -82,17 +75,6 @@ def _embeddings_request(sent: Body) -> Request:
     )
 
 
-def _speech_request(sent: Body) -> Request:
-    spoken, voice = sent.get("input"), sent.get("voice")
-    return Request(
-        model=text(sent.get("model")),
-        output_type="speech",
-        voice=text(voice) or text(part(voice, "id")),
-        audio_format=text(sent.get("response_format")),
-        characters=len(spoken) if isinstance(spoken, str) else None,
-    )
-
-
 # what came back
 
 
@@ -123,7 +105,20 @@ def _usage(told: Any) -> Usage | None:
         audio_output_tokens=count(part(returned, "audio_tokens")) or None,
         image_input_tokens=count(part(given, "image_tokens")) or None,
         image_output_tokens=count(part(returned, "image_tokens")) or None,
+        text_input_tokens=count(part(given, "text_tokens")) or None,
+        text_output_tokens=count(part(returned, "text_tokens")) or None,
     )
+
+
+def _charged(told: Any) -> Decimal | None:
+    """What the provider says it charged; with a key of the caller's own, also what goes to the provider behind it."""
+    stated = [part(told, "cost")]
+    if part(told, "is_byok") is True:
+        stated.append(part(told, "cost_details", "upstream_inference_cost"))
+    amounts = [amount(one) for one in stated]
+    if any(one is None or one < 0 for one in amounts):
+        return None
+    return sum((Decimal(repr(one)) for one in amounts), Decimal(0))
 
 
 def _chat_response(answer: Any, _request: Request | None = None) -> Response:
@@ -134,6 +129,7 @@ def _chat_response(answer: Any, _request: Request | None = None) -> Response:
         finish_reasons=texts(reasons),
         service_tier=text(part(answer, "service_tier")),
         usage=_usage(part(answer, "usage")),
+        stated_cost=_charged(part(answer, "usage")),
         length_cut="length" in reasons,
     )
 
@@ -162,6 +158,7 @@ def _responses_response(answer: Any, _request: Request | None = None) -> Respons
         finish_reasons=_responses_reasons(answer, status),
         service_tier=text(part(answer, "service_tier")),
         usage=usage,
+        stated_cost=_charged(part(answer, "usage")),
         length_cut=cut,
     )
 
@@ -191,23 +188,9 @@ def _embeddings_response(answer: Any, _request: Request | None = None) -> Respon
     return Response(
         model=text(part(answer, "model")),
         usage=_usage(part(answer, "usage")),
+        stated_cost=_charged(part(answer, "usage")),
         embedding_dimensions=len(vector) if isinstance(vector, list) else None,
     )
-
-
-def _speech_response(_audio: Any, request: Request) -> Response:
-    is_billed = (request.model or "").startswith(_BILLED_PER_CHARACTER)
-    return Response(usage=Usage(characters=request.characters) if is_billed else None)
-
-
-def _speech_bytes(request: Request, headers: Mapping[str, str]) -> Chunks:
-    if headers.get("content-encoding", "identity") == "identity":
-        if request.audio_format == "wav" or "wav" in headers.get("content-type", ""):
-            return AudioBytes(Wav())
-        if request.audio_format == "pcm" and request.provider in _KNOWN_PCM:
-            return AudioBytes(Pcm())
-        return AudioBytes()
-    return UnreadBytes()
 
 
 # streams
@@ -256,6 +239,7 @@ class _ChatChunks:
             finish_reasons=texts([self._reasons[index] for index in sorted(self._reasons)]),
             service_tier=self._tier,
             usage=_usage(self._usage),
+            stated_cost=_charged(self._usage),
             length_cut=self._is_cut,
         )
 
@@ -302,7 +286,9 @@ OPERATIONS: Mapping[str, Operation] = {
         failure=_responses_failure,
     ),
     "/embeddings": Operation("embedding", _embeddings_request, _embeddings_response),
-    "/audio/speech": Operation("tts", _speech_request, _speech_response, binary=_speech_bytes),
+    "/audio/speech": SPEECH,
+    "/audio/transcriptions": TRANSCRIPTION,
+    "/audio/translations": TRANSCRIPTION,
 }
 """What is recorded, by path."""
 
@@ -326,6 +312,8 @@ class OpenAIInstrumentor(Instrumentor):
             "responses.stream": "llm",
             "embeddings.create": "embedding",
             "audio.speech.create": "tts",
+            "audio.transcriptions.create": "stt",
+            "audio.translations.create": "stt",
         },
         ways="sync and async; plain and streamed; `with_raw_response`, `with_streaming_response`",
         recorded=(
@@ -336,8 +324,8 @@ class OpenAIInstrumentor(Instrumentor):
         not_recorded=(
             "Streamed chat completions have usage only with `stream_options={'include_usage': True}`: nothing is added"
             " to a request.",
-            "Speech models billed by tokens report none for audio bytes, so they are unpriced.",
-            "Streams of events that you take apart yourself (`iter_lines`) have no usage.",
+            "Speech models billed by tokens tell them with `stream_format='sse'` only: audio bytes are unpriced.",
+            "Transcripts as plain text, `srt` or `vtt` come without usage and are unpriced.",
             "Legacy completions, images, moderation, batches, realtime, and fetching stored responses.",
         ),
     )
@@ -358,6 +346,10 @@ _READ = {
     "ChatCompletion": _chat_response,
     "Response": _responses_response,
     "CreateEmbeddingResponse": _embeddings_response,
+    "Transcription": heard,
+    "TranscriptionVerbose": heard,
+    "TranscriptionDiarized": heard,
+    "TranslationVerbose": heard,
 }
 
 

@@ -28,7 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: ended.set())
     try:
-        simulator = Simulator(**vars(options)).start()
+        simulator = Simulator(**vars(options), new_ids=True).start()
     except (ImportError, ValueError) as error:  # a wrong scenario is a ValueError too
         print(error, file=sys.stderr)
         return 2

@@ -134,10 +134,10 @@ def _lines(text: str, voice: str, codec: str, rate: int) -> Iterator[Chunk]:
 
 
 def _transcription(call: Call) -> Reply:
-    size = call.body.get("file")
-    if not isinstance(size, int):
+    heard = call.body.get("file")
+    if not isinstance(heard, bytes):
         raise OpenAIError(422, "Field required", kind="invalid_request_error", param="file", code="missing")
-    seconds = size / _BYTES_PER_S
+    seconds = len(heard) / _BYTES_PER_S
     spoken = _HEARD.split(" ")
     words = [
         {

@@ -9,7 +9,7 @@ __all__ = ["fields_of"]
 
 
 def fields_of(body: bytes, content_type: str) -> dict[str, Any]:
-    """Read a body of ``multipart/form-data``: the texts of its fields, and of each file its length in bytes."""
+    """Read a body of ``multipart/form-data``: the texts of its fields, and the bytes of its files."""
     message = BytesParser().parsebytes(b"Content-Type: " + content_type.encode() + b"\r\n\r\n" + body)
     found: dict[str, Any] = {}
     for part in message.walk():
@@ -17,5 +17,5 @@ def fields_of(body: bytes, content_type: str) -> dict[str, Any]:
         if not isinstance(data, bytes):  # the whole form
             continue
         name = str(part.get_param("name", "", "content-disposition"))
-        found[name] = len(data) if part.get_filename() else data.decode("utf-8", "replace")
+        found[name] = data if part.get_filename() else data.decode("utf-8", "replace")
     return found

@@ -32,6 +32,7 @@ LATENCIES: Final[dict[str, Latency]] = {
     "embedding": Latency(0.09, 40_000.0, 0.35),
     "speech": Latency(0.42, 5.0, 0.20),
     "large-speech": Latency(0.75, 2.5, 0.20),
+    "transcription": Latency(0.55, 200.0, 0.25),
 }
 
 
@@ -65,6 +66,9 @@ _ROWS = (
     Model("tts-1", "tts-1", 1681940951, "speech"),
     Model("tts-1-hd", "tts-1-hd", 1699046015, "large-speech"),
     Model("gpt-4o-mini-tts", "gpt-4o-mini-tts", 1742403959, "speech"),
+    Model("whisper-1", "whisper-1", 1677532384, "transcription"),
+    Model("gpt-4o-transcribe", "gpt-4o-transcribe", 1742068463, "transcription"),
+    Model("gpt-4o-mini-transcribe", "gpt-4o-mini-transcribe", 1742068596, "transcription"),
 )
 MODELS: Final[dict[str, Model]] = {row.id: row for row in _ROWS}
 _BY_SNAPSHOT = {row.snapshot: row for row in _ROWS}

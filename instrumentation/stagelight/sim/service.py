@@ -20,6 +20,7 @@ from starlette.websockets import WebSocket
 
 from stagelight.sim.anthropic import ANTHROPIC, count_tokens, messages
 from stagelight.sim.aws import AWS, converse, converse_stream
+from stagelight.sim.azure import AZURE
 from stagelight.sim.bedrock_models import invoke, invoke_stream
 from stagelight.sim.chat import chat
 from stagelight.sim.delivery import Delivery, Hanging, Pace, Running
@@ -37,6 +38,7 @@ from stagelight.sim.prompts import PromptCache
 from stagelight.sim.responses import responses
 from stagelight.sim.scenario import Counting, Scenario
 from stagelight.sim.speech import speech
+from stagelight.sim.transcriptions import transcription, translation
 from stagelight.sim.wire import OPENAI, Call, Dialect, OpenAIError, Recorded, Reply, compact
 
 __all__ = ["RECORDED", "Service"]
@@ -50,7 +52,9 @@ _NO_KEY = "You didn't provide an API key. Send it as 'Authorization: Bearer KEY'
 class Service:
     """The state of a simulator and its endpoints."""
 
-    def __init__(self, *, seed: int, speed: float, latency: str | None, scenario: Scenario) -> None:
+    def __init__(
+        self, *, seed: int, speed: float, latency: str | None, scenario: Scenario, new_ids: bool = False
+    ) -> None:
         self.requests: deque[Recorded] = deque(maxlen=RECORDED)
         self.holds = Holds()
         self.running = Running()
@@ -58,6 +62,7 @@ class Service:
         self._speed = speed
         self._latency = latency
         self._scenario = scenario
+        self._new_ids = new_ids
         self._lock = threading.Lock()
         self.forget()
 
@@ -67,6 +72,7 @@ class Service:
             self.requests.clear()
             self._cache = PromptCache()
             self._counting = Counting(self._scenario, self._seed)
+            self._repeats: dict[str, int] = {}
 
     def application(self) -> ASGIApp:
         """Make the ASGI application."""
@@ -75,8 +81,14 @@ class Service:
             "/v1/responses": lambda call: responses(call, self._cache),
             "/v1/embeddings": embeddings,
             "/v1/audio/speech": speech,
+            "/v1/audio/transcriptions": transcription,
+            "/v1/audio/translations": translation,
         }
         routes = [Route(path, _Endpoint(self, answer, OPENAI), methods=["POST"]) for path, answer in endpoints.items()]
+        for path, answer in endpoints.items():
+            below = "" if path == "/v1/responses" else "/deployments/{deployment}"
+            azure = _Endpoint(self, answer, AZURE)
+            routes.append(Route(path.replace("/v1", f"/openai{below}"), azure, methods=["POST"]))
         anthropic: dict[str, Callable[[Call], Reply]] = {
             "/v1/messages": lambda call: messages(call, self._cache),
             "/v1/messages/count_tokens": count_tokens,
@@ -152,6 +164,8 @@ class Service:
                 name: _control(request, name) for name in _CONTROLS if f"x-stagelight-{name}" in request.headers
             }
             call = Call(request.url.path, fields, seed=self._seed, faults=faults, controls=controls)
+            if self._new_ids:
+                call.again = self._seen_before(sha256(request.url.path.encode() + body).hexdigest())
             _fail(call)
             reply = answer(call)
         except OpenAIError as error:
@@ -166,6 +180,13 @@ class Service:
             delay_s=slow["delay"] if slow else 0.0,
         )
         return Delivery(reply, faults, pace, self.holds, self.running, received_s)
+
+    def _seen_before(self, digest: str) -> int:
+        with self._lock:
+            if len(self._repeats) >= RECORDED and digest not in self._repeats:
+                del self._repeats[next(iter(self._repeats))]
+            self._repeats[digest] = self._repeats.get(digest, -1) + 1
+            return self._repeats[digest]
 
     async def _record(self, request: Request) -> bytes:
         body = await request.body()

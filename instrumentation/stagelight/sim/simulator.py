@@ -33,6 +33,8 @@ class Simulator:
         speed: How many times faster than the model would be, more than 0; 20 divides all waits by 20.
         latency: Name of a latency row for all models, such as ``instant``; ``None`` gives each model its own.
         scenario: Rules of faults, or the path of a scenario file; ``None`` for no faults.
+        new_ids: Give a request that came before ids of its own, as a provider does; without it the same request has
+            the same ids each time.
         host: Address to listen on; loopback by default.
         port: Port to listen on; 0 takes a free one.
 
@@ -49,6 +51,7 @@ class Simulator:
         speed: float = 1.0,
         latency: str | None = None,
         scenario: Scenario | str | Path | None = None,
+        new_ids: bool = False,
         host: str = "127.0.0.1",
         port: int = 0,
     ) -> None:
@@ -62,7 +65,7 @@ class Simulator:
         except ImportError as error:
             message = f"stagelight.sim needs {error.name}: pip install 'stagelight[server]'"
             raise ImportError(message, name=error.name) from error
-        self._service = Service(seed=seed, speed=speed, latency=latency, scenario=rules)
+        self._service = Service(seed=seed, speed=speed, latency=latency, scenario=rules, new_ids=new_ids)
         self._host = host
         self._port = port
         self._running: tuple[QuietServer, threading.Thread] | None = None

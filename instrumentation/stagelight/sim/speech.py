@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Iterator
 
 from stagelight.sim.audio import SAMPLE_RATE, pcm, wav_header
+from stagelight.sim.language import tokens
 from stagelight.sim.models import LATENCIES, model
-from stagelight.sim.wire import Call, Chunk, OpenAIError, Reply
+from stagelight.sim.wire import Call, Chunk, OpenAIError, Reply, event
 
 __all__ = ["speech"]
 
 _LONGEST = 4096
+_AUDIO_TOKENS_PER_S = 20
 _CONTENT_TYPES = {"wav": "audio/wav", "pcm": "audio/pcm"}
 
 
@@ -29,12 +32,26 @@ def speech(call: Call) -> Reply:
     if audio_format not in _CONTENT_TYPES:
         message = f"The simulator does not speak '{audio_format}'. Supported values are: 'wav' and 'pcm'."
         raise OpenAIError.invalid(message, param="response_format", code="unsupported_value")
-    if call.optional("stream_format", str) not in {None, "audio"}:
-        message = "The simulator streams speech as audio bytes only. Supported values are: 'audio'."
-        raise OpenAIError.invalid(message, param="stream_format", code="unsupported_value")
     chunks = _chunks(text, voice, speed, with_header=audio_format == "wav")
     headers = call.headers(len(text) // 4)
+    if call.choice("stream_format", ("audio", "sse")) == "sse":
+        if row.id.startswith("tts-1"):
+            message = f"stream_format 'sse' is not supported for model '{row.id}'."
+            raise OpenAIError.invalid(message, param="stream_format", code="unsupported_value")
+        events = _events(text, chunks)
+        return Reply("text/event-stream", events, LATENCIES[row.latency], streamed=True, headers=headers)
     return Reply(_CONTENT_TYPES[audio_format], chunks, LATENCIES[row.latency], streamed=True, headers=headers)
+
+
+def _events(text: str, chunks: Iterator[Chunk]) -> Iterator[Chunk]:
+    seconds = 0.0
+    for chunk in chunks:
+        seconds += chunk.work
+        audio = b64encode(chunk.data).decode()
+        yield Chunk(event({"type": "speech.audio.delta", "audio": audio}), chunk.work)
+    asked, made = len(tokens(text)), round(seconds * _AUDIO_TOKENS_PER_S)
+    usage = {"input_tokens": asked, "output_tokens": made, "total_tokens": asked + made}
+    yield Chunk(event({"type": "speech.audio.done", "usage": usage}))
 
 
 def _voice(value: object) -> str:

@@ -139,12 +139,15 @@ class Call:
         """What request headers ask of the simulator: ``tokens``, ``reasoning``."""
         # Not the fields that only say how the answer travels: a streamed answer is the same answer.
         identity = {key: value for key, value in body.items() if key not in {"stream", "stream_options"}}
-        text = json.dumps([seed, path, identity], sort_keys=True)
+        text = json.dumps([seed, path, identity], sort_keys=True, default=lambda data: sha256(data).hexdigest())
         self._digest = sha256(text.encode()).hexdigest()
+        self.again = 0
+        """How many requests like it came before: each has ids of its own."""
 
     def id(self, prefix: str, *labels: object, length: int = 29) -> str:
         """Make an id that is the same for the same request and seed."""
-        return prefix + sha256(f"{self._digest}{prefix}{labels}".encode()).hexdigest()[:length]
+        again = f" again {self.again}" if self.again else ""
+        return prefix + sha256(f"{self._digest}{prefix}{labels}{again}".encode()).hexdigest()[:length]
 
     def random(self, label: str) -> Random:
         """Make a source of chance that is the same for the same request and seed."""
