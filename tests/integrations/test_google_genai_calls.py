@@ -289,10 +289,9 @@ def test_a_function_that_fails(world: Any, script: Any) -> None:
     assert "secret" not in repr([(call.name, dict(call.attributes)) for call in calls])
 
 
+@pytest.mark.parametrize("world", ["async"], indirect=True)
 def test_cancellation_is_no_error(world: Any, simulator: Any) -> None:
     """A cancelled task ends its call as cancelled, without error."""
-    if world.kind == "sync":
-        pytest.skip("only tasks are cancelled")
     hold = simulator.hold("response")
 
     async def scenario(client: Any) -> None:
