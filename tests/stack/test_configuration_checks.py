@@ -22,7 +22,7 @@ CHECKS: dict[str, tuple[Path, Callable[[str], list[str]]]] = {
     ),
     "tempo": (
         ROOT / "tempo" / "tempo.yaml",
-        lambda path: [str(program("tempo")), f"-config.file={path}", "-config.verify"],
+        lambda path: [str(program("tempo")), f"-config.file={path}", "-config.verify=true"],
     ),
     "alertmanager": (
         ROOT / "prometheus" / "alertmanager" / "alertmanager.yml",

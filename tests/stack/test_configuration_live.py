@@ -13,7 +13,7 @@ import pytest
 import yaml
 from stack.native import Stack
 from stack.outputs import log_request, metric_request, put, send, trace_request
-from stack.programs import ROOT
+from stack.programs import ROOT, program
 from stack.queries import Refused, get, lines, number, request, series
 from stack.substitution import PORTS
 from stack.waiting import eventually, settled
@@ -23,7 +23,8 @@ from stagelight.conventions.metrics import METRICS, STAGELIGHT_TELEMETRY_DROPPED
 HOUR_NS = 3_600_000_000_000
 
 BORN_WITH_A_FAILURE = re.compile(
-    r"otelcol_exporter_(?:send|enqueue)_failed_\w+|otelcol_processor_filter_datapoints_filtered|loki_discarded_samples_total"
+    r"otelcol_exporter_(?:send|enqueue)_failed_\w+|otelcol_processor_filter_datapoints_filtered"
+    r"|(?:loki_discarded_samples|tempo_discarded_spans)_total"
 )
 """Seen below, and in the tests of faults."""
 TEMPO_S_OWN = re.compile(r"tempo_\w+")
@@ -193,6 +194,19 @@ def test_largest_record(stack: Stack) -> None:
 
     assert {key: line.metadata.get(key) for key in expected} == expected
     assert line.text == record.body.string_value
+
+
+def test_long_attributes_of_spans(stack: Stack) -> None:
+    """Tempo keeps an attribute of sixty thousand characters whole; its own limit would be two thousand."""
+    program("tempo")
+    message, span = trace_request({"service.name": "large"})
+    put(span, "app.text", "x" * 60_000)
+    send(stack, "traces", message)
+    url = f"{stack.url('tempo')}/api/v2/traces/{span.trace_id.hex()}"
+    trace = eventually(lambda: get(url).get("trace", {}).get("resourceSpans"), bool)
+    attributes = trace[0]["scopeSpans"][0]["spans"][0]["attributes"]
+
+    assert {"key": "app.text", "value": {"stringValue": "x" * 60_000}} in attributes
 
 
 def test_log_alert_reaches_alertmanager(stack: Stack) -> None:

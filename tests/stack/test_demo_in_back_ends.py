@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from stack import demo
 from stack.demo import RESOURCE, SERVICE, TURNS, Sent
 from stack.native import Stack
+from stack.programs import program
 from stack.queries import exemplars, get, lines, logged, number, series
 from stack.waiting import eventually, settled
 from stagelight.conventions import attributes as names
@@ -257,6 +259,36 @@ def test_spend_of_ledger_and_counter(stack: Stack, sent: Sent) -> None:
     assert sum(amounts) > 0
     assert sorted(in_loki) == sorted(amounts)
     assert in_prometheus == pytest.approx(float(sum(amounts)), rel=1e-9)
+
+
+def test_service_graph(stack: Stack, sent: Sent) -> None:
+    """Tempo's service graph has the application's calls of its provider and of its database, each once."""
+    program("tempo")
+    expected: Counter[str] = Counter()
+    for span in sent.spans:
+        own = {one.key: text(one.value) for one in span.attributes}
+        if span.kind == Span.SPAN_KIND_CLIENT:
+            expected[own.get(names.GEN_AI_PROVIDER_NAME) or own[names.DB_SYSTEM_NAME]] += 1
+    query = f'traces_service_graph_request_total{{client="{SERVICE}"}}'
+
+    def found() -> dict[str, float]:
+        return {dict(own)["server"]: value for own, value in series(stack.url("prometheus"), query).items()}
+
+    assert settled(found, {server: float(calls) for server, calls in expected.items()}) == expected
+
+
+def test_search(stack: Stack, sent: Sent) -> None:
+    """TraceQL finds every turn by the model that it used."""
+    program("tempo")
+    query = f'{{ resource.service.name = "{SERVICE}" && span.{names.GEN_AI_REQUEST_MODEL} = "gpt-4o-mini" }}'
+
+    def found() -> set[str]:
+        traces = get(f"{stack.url('tempo')}/api/search", q=query, limit=1000).get("traces", ())
+        return {trace["traceID"].rjust(32, "0") for trace in traces}
+
+    expected = {span.trace_id.hex() for span in sent.spans if span.name == "chat gpt-4o-mini"}
+    assert len(expected) == TURNS
+    assert settled(found, expected) == expected
 
 
 def test_collector_counts(stack: Stack, sent: Sent) -> None:
