@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from typing import Any
 
 import anthropic
@@ -169,6 +170,16 @@ def by_urllib3(url: str) -> None:
         pool.request("GET", url)
 
 
+def by_aiohttp(url: str) -> None:
+    import aiohttp
+
+    async def get() -> None:
+        async with aiohttp.ClientSession() as session, session.get(url) as response:
+            await response.read()
+
+    asyncio.run(get())
+
+
 LIBRARIES = {
     "httpx": by_httpx,
     "httpx async": by_httpx_async,
@@ -176,6 +187,8 @@ LIBRARIES = {
     "requests": by_requests,
     "urllib3": by_urllib3,
 }
+if find_spec("aiohttp"):
+    LIBRARIES["aiohttp"] = by_aiohttp
 NAMES = {"httpx async": "httpx", "requests": "urllib3"}
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import httpx2
 import openai
 import pytest
+from openai_client import HTTP, needs_responses
 from stagelight.conventions import attributes as a
 from stagelight.testing import Captured, capture
 
@@ -21,10 +21,10 @@ pytestmark = pytest.mark.usefixtures("recorded")
 def use(answer: str, kind: str, **chat: Any) -> Captured:
     """What is recorded of a chat completion, or of a response without ``chat``, that is answered so."""
 
-    def reply(_: httpx2.Request) -> httpx2.Response:
-        return httpx2.Response(200, content=iter([answer.encode()]), headers={"content-type": kind})
+    def reply(_: Any) -> Any:
+        return HTTP.Response(200, content=iter([answer.encode()]), headers={"content-type": kind})
 
-    http = httpx2.Client(transport=httpx2.MockTransport(reply))
+    http = HTTP.Client(transport=HTTP.MockTransport(reply))
     with capture() as captured, openai.OpenAI(api_key="key", http_client=http, max_retries=0) as client:
         if chat:
             made = client.chat.completions.create(model="m", messages=MESSAGES, **chat)
@@ -51,18 +51,21 @@ def error_types(code: Any) -> tuple[str | None, str | None]:
     return plain.call("llm").error_type, streamed.call("llm").error_type
 
 
+@needs_responses
 @pytest.mark.parametrize("code", ["server_error", "invalid-prompt.v2", "x" * 64])
 def test_a_code_is_an_error_type(code: str) -> None:
     """What the provider calls its failure is what is counted."""
     assert error_types(code) == (code, code)
 
 
+@needs_responses
 @pytest.mark.parametrize("code", [f"policy: {SECRET}", "x" * 65, "", None, 7, "server_error\n"])
 def test_a_sentence_is_no_error_type(code: Any) -> None:
     """An error code that may repeat the prompt is replaced by a fixed word."""
     assert error_types(code) == ("failed", "failed")
 
 
+@needs_responses
 def test_a_sentence_in_an_error_event_is_no_error_type() -> None:
     """An error inside a stream is no place for the prompt either."""
     told = {"type": "error", "code": f"policy: {SECRET}", "message": "m", "param": None, "sequence_number": 0}
@@ -80,6 +83,7 @@ def answer(choices: list[dict[str, Any]]) -> dict[str, Any]:
     return {"object": "chat.completion", "created": 1, "choices": choices, **huge}
 
 
+@needs_responses
 @pytest.mark.parametrize("streamed", [False, True])
 def test_texts_are_cut(streamed: bool) -> None:
     """No field of an answer takes more than 256 characters, and no more than 16 finish reasons are kept."""

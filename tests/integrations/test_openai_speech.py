@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import stagelight
+from openai_client import needs_speech_events
 from stagelight.conventions import attributes as a
 from stagelight.testing import Clock, capture
 
@@ -225,6 +226,7 @@ def test_nothing_is_kept_of_long_audio(world: Any, script: Any) -> None:
     assert grown[0] < 1_000_000
 
 
+@needs_speech_events
 @pytest.mark.parametrize("way", ["streaming", "plain"])
 def test_speech_as_events(world: Any, script: Any, way: str) -> None:
     """Speech sent as events tells its tokens, so that models billed by them have a price."""

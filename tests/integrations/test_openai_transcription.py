@@ -10,6 +10,7 @@ from typing import Any
 import openai
 import pytest
 import stagelight
+from openai_client import needs_streamed_transcripts
 from stagelight.conventions import attributes as a
 from stagelight.conventions import metrics as m
 from stagelight.facts import Response, Usage
@@ -99,6 +100,7 @@ def test_translation(world: Any, script: Any) -> None:
     assert (call.attributes[a.STAGELIGHT_STT_AUDIO_SECONDS], call.cost) == (3.0, Decimal("0.0003"))
 
 
+@needs_streamed_transcripts
 def test_streamed(world: Any, script: Any) -> None:
     """A streamed transcript ends with its usage, and the call with the stream."""
     texts: list[str] = []
@@ -116,6 +118,7 @@ def test_streamed(world: Any, script: Any) -> None:
     assert (call.outcome, call.cost_status, call.attributes[a.GEN_AI_REQUEST_STREAM]) == ("completed", "exact", True)
 
 
+@needs_streamed_transcripts
 def test_a_stream_that_is_left(world: Any, script: Any) -> None:
     """A transcript that nobody reads to its end was abandoned."""
 

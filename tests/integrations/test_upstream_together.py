@@ -10,6 +10,7 @@ from typing import Any
 import openai
 import pytest
 import stagelight
+from openai_client import HAS_RESPONSES
 from opentelemetry.instrumentation.genai.openai import OpenAIInstrumentor as OfficialInstrumentor
 from stagelight import _guard
 from stagelight.conventions import attributes as a
@@ -73,7 +74,8 @@ async def embedding(client: Any, script: Any) -> None:
     await script.now(client.embeddings.create(model="text-embedding-3-small", input="tides"))
 
 
-USES = {use.__name__: use for use in (plain, streamed, response, response_streamed, embedding)}
+CHATS = (plain, streamed, response, response_streamed) if HAS_RESPONSES else (plain, streamed)
+USES = {use.__name__: use for use in (*CHATS, embedding)}
 
 
 def tokens_of(captured: Captured) -> dict[str, float]:
@@ -144,7 +146,7 @@ def test_a_stream_that_is_left_is_no_error_of_ours(world: Any, script: Any) -> N
 
 
 @pytest.mark.parametrize("ours", [True, False], ids=["with our integration", "without it"])
-@pytest.mark.parametrize("use", [plain, streamed, response, response_streamed])
+@pytest.mark.parametrize("use", CHATS)
 def test_their_call_inside_ours_is_ours(world: Any, script: Any, use: Any, ours: bool) -> None:
     """Inside a call recorded by hand they make no span and no metrics; what they learn is that call's."""
 
