@@ -25,6 +25,9 @@ __all__ = ["TRACE_HEADER", "Exchange"]
 TRACE_HEADER: Final = "traceresponse"
 """https://www.w3.org/TR/trace-context-2/#traceresponse-header"""
 
+_SENTRYS_OWN: Final = frozenset({"asgi", "wsgi"})
+"""Names that Sentry's middlewares give the isolation scopes of their requests."""
+
 
 class Exchange:
     """A request on its way through the application.
@@ -87,13 +90,21 @@ class Exchange:
     @contextlib.contextmanager
     def noted_in_sentry(self) -> Iterator[None]:
         """Block in which Sentry's events carry the request's id and the trace; nothing where Sentry is not set up."""
-        sentry: Any = sys.modules.get("sentry_sdk")
-        if sentry is None or not sentry.is_initialized():
-            yield
-            return
-        with sentry.isolation_scope() as scope:
+        with contextlib.ExitStack() as leaving:
             with guard("sentry"):
-                scope.set_tag("request_id", self.inbound.request_id)
-                if self._span is not None:
-                    scope.set_tag("trace_id", trace.format_trace_id(self._span.trace_id))
+                self._note_in_sentry(leaving)
             yield
+
+    def _note_in_sentry(self, leaving: contextlib.ExitStack) -> None:
+        sentry: Any = sys.modules.get("sentry_sdk")
+        is_initialized = getattr(sentry, "is_initialized", None)  # none before 2.0, nor while it is being imported
+        if is_initialized is None or not is_initialized():
+            return
+        # What the application tells Sentry goes to the isolation scope: a new one would hide it from events that
+        # Sentry's own middleware captures outside. That middleware names its scope, one per request.
+        scope = sentry.get_isolation_scope()
+        if getattr(scope, "_name", None) not in _SENTRYS_OWN:
+            scope = leaving.enter_context(sentry.new_scope())
+        scope.set_tag("request_id", self.inbound.request_id)
+        if self._span is not None:
+            scope.set_tag("trace_id", trace.format_trace_id(self._span.trace_id))

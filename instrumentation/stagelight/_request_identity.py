@@ -6,13 +6,13 @@ import base64
 import binascii
 import json
 from collections.abc import Callable, Mapping
-from http.cookies import CookieError, SimpleCookie
+from functools import partial
 from importlib import import_module
 from typing import Any, Final
 
 from stagelight._guard import misuse, quietly
 from stagelight._remarks import owner_of
-from stagelight._request_rules import FIELDS, Rule
+from stagelight._request_rules import EVERYTHING, FIELDS, Rule
 from stagelight.facts import Identity
 
 __all__ = ["Headers", "identity_of"]
@@ -31,13 +31,24 @@ def identity_of(rules: tuple[Rule, ...], headers: Headers) -> Identity:
     business, and a forged claim is refused there. Say nothing here that access depends on.
     """
     found: dict[str, str] = {}
+    nothing: dict[str, str] = {}
     for rule in rules:
-        value = quietly("request identity", lambda rule=rule: _READERS[rule.source](rule.name, headers), None)  # type: ignore[misc]
-        values = value if isinstance(value, Mapping) else {rule.field: value}
-        for field, given in values.items():
-            if field in FIELDS and isinstance(given, str | int) and 0 < len(str(given)) <= _MOST_CHARACTERS:
-                found.setdefault(field, str(given))
+        for field, value in quietly("request identity", partial(_read, rule, headers), nothing).items():
+            found.setdefault(field, value)
     return owner_of("request", **found) if found else Identity()
+
+
+def _read(rule: Rule, headers: Headers) -> dict[str, str]:
+    value = _READERS[rule.source](rule.name, headers)
+    # A claim may be an object as well: only a function of the application says more than the rule's own field.
+    given = value if rule.field == EVERYTHING and isinstance(value, Mapping) else {rule.field: value}
+    return {
+        field: str(one)
+        for field, one in given.items()
+        if field in FIELDS
+        and (isinstance(one, str) or (isinstance(one, int) and not isinstance(one, bool)))
+        and 0 < len(str(one)) <= _MOST_CHARACTERS
+    }
 
 
 def _header(name: str, headers: Headers) -> str | None:
@@ -45,11 +56,12 @@ def _header(name: str, headers: Headers) -> str | None:
 
 
 def _cookie(name: str, headers: Headers) -> str | None:
-    try:
-        cookies = SimpleCookie(headers.get("cookie", ""))
-    except CookieError:
-        return None
-    return cookies[name].value if name in cookies else None
+    # Not SimpleCookie: one cookie with a character it does not know hides all the others.
+    for cookie in headers.get("cookie", "").split(";"):
+        key, separator, value = cookie.partition("=")
+        if separator and key.strip() == name:
+            return value.strip().removeprefix('"').removesuffix('"')
+    return None
 
 
 def _claim(name: str, headers: Headers) -> Any:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-__all__ = ["FIELDS", "SOURCES", "Rule", "parse_rules"]
+__all__ = ["EVERYTHING", "FIELDS", "SOURCES", "Rule", "parse_rules"]
 
 FIELDS: Final = ("conversation_id", "session_id", "user_id", "tenant", "feature", "variant")
 SOURCES: Final = ("header", "cookie", "jwt", "function")
 
-_EVERYTHING: Final = "*"
+EVERYTHING: Final = "*"
+"""Field of a function that gives a mapping of several."""
 
 
 class Rule(NamedTuple):
@@ -34,7 +35,7 @@ def parse_rules(text: str) -> tuple[Rule, ...]:
         source, _, name = rest.partition(":")
         rule = Rule(field.strip(), source.strip(), name.strip())
         is_function = rule.source == "function"
-        known = rule.field in FIELDS or (is_function and rule.field == _EVERYTHING)
+        known = rule.field in FIELDS or (is_function and rule.field == EVERYTHING)
         if not known or rule.source not in SOURCES or not rule.name or (is_function and ":" not in rule.name):
             raise ValueError(text)
         rules.append(rule._replace(name=rule.name.lower()) if rule.source == "header" else rule)

@@ -26,7 +26,10 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _KINDS: Final = frozenset({"http", "websocket"})
 _EXCHANGE: Final = "stagelight.exchange"
-_STARTS: Final = frozenset({"http.response.start", "websocket.accept"})
+_ANSWERS: Final = frozenset({"http.response.start", "websocket.http.response.start"})
+"""The second refuses a websocket with an answer of HTTP."""
+_STARTS: Final = _ANSWERS | {"websocket.accept"}
+_BODIES: Final = frozenset({"http.response.body", "websocket.http.response.body"})
 _ORDERLY: Final = frozenset({1000, 1005})
 """Close codes of a client that is done: normal closure, and none given (RFC 6455, section 7.4.1)."""
 
@@ -97,7 +100,7 @@ class _Watch:
         return message
 
     async def send(self, message: Message) -> None:
-        if message["type"] == "http.response.start":
+        if message["type"] in _ANSWERS:
             self._exchange.status = message.get("status")
         try:
             await self._send(message)
@@ -105,7 +108,7 @@ class _Watch:
             self._exchange.abandoned = True
             raise
         kind = message["type"]
-        if kind == "websocket.close" or (kind == "http.response.body" and not message.get("more_body")):
+        if kind == "websocket.close" or (kind in _BODIES and not message.get("more_body")):
             self._exchange.finish()
 
 
@@ -130,10 +133,11 @@ def _announced(scope: Scope, send: Send) -> tuple[Scope, Send]:
 
 
 def _headers(scope: Scope) -> dict[str, str]:
-    """Names in lower case; of a name that comes several times, the first."""
+    """Names in lower case; of a name that comes several times, the first, but all cookies (RFC 9113, 8.2.3)."""
     found: dict[str, str] = {}
     for name, value in scope.get("headers") or ():
-        found.setdefault(bytes(name).decode("latin-1").lower(), bytes(value).decode("latin-1"))
+        key, text = bytes(name).decode("latin-1").lower(), bytes(value).decode("latin-1")
+        found[key] = f"{found[key]}; {text}" if key == "cookie" and key in found else found.get(key, text)
     return found
 
 

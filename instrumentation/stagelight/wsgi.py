@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from typing import Any, Final
 
+from opentelemetry import context as otel_context
 from opentelemetry.context import Context
 
 from stagelight._exchange import Exchange
 from stagelight._guard import guard, quietly
-from stagelight._lifecycle import Attachment
 
 __all__ = ["RequestMiddleware"]
 
@@ -37,42 +37,67 @@ class RequestMiddleware:
         if exchange is None or context is None:
             return self.app(environ, start_response)
 
-        def started(status: str, headers: list[tuple[str, str]], *rest: Any) -> Any:
+        def started(status: str, headers: list[tuple[str, str]], *rest: Any, **named: Any) -> Any:
             with guard("request headers"):
                 exchange.status = int(status[:3])
                 present = {name.lower() for name, _ in headers}
                 headers = [*headers, *(pair for pair in exchange.answer() if pair[0] not in present)]
-            return start_response(status, headers, *rest)
+            return start_response(status, headers, *rest, **named)
 
-        with Attachment(context), exchange.noted_in_sentry():
+        inside = _Inside(context)
+        with inside, exchange.noted_in_sentry():
             try:
                 body = self.app(environ, started)
             except BaseException as error:
                 exchange.finish(error)
                 raise
-        if isinstance(body, list | tuple):  # whole already: servers look at its length
-            exchange.finish()
+        wrapper = environ.get("wsgi.file_wrapper")
+        if isinstance(body, list | tuple) or (isinstance(wrapper, type) and isinstance(body, wrapper)):
+            exchange.finish()  # whole already: servers look at a list's length, and send a file by other means
             return body
-        return _Body(body, exchange, context)
+        return _Body(body, exchange, inside)
+
+
+class _Inside:
+    """Blocks in which the application's context is current; the next goes on where the last one ended.
+
+    What the application enters before one piece of its answer it may leave after another, and in between the thread is
+    the server's.
+    """
+
+    __slots__ = ("_before", "_context")
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    def __enter__(self) -> None:
+        self._before = otel_context.get_current()
+        otel_context.attach(self._context)
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        self._context = otel_context.get_current()
+        otel_context.attach(self._before)
 
 
 class _Body:
     """An answer that is made while it is sent: every piece is made in the request's context."""
 
-    __slots__ = ("_body", "_context", "_exchange", "_pieces")
+    __slots__ = ("_body", "_exchange", "_inside", "_pieces")
 
-    def __init__(self, body: Iterable[bytes], exchange: Exchange, context: Context) -> None:
+    def __init__(self, body: Iterable[bytes], exchange: Exchange, inside: _Inside) -> None:
         self._body = body
-        self._pieces = iter(body)
         self._exchange = exchange
-        self._context = context
+        self._inside = inside
+        self._pieces: Iterator[bytes] | None = None
 
     def __iter__(self) -> Iterator[bytes]:
         return self
 
     def __next__(self) -> bytes:
-        with Attachment(self._context):
+        with self._inside:
             try:
+                if self._pieces is None:
+                    self._pieces = iter(self._body)
                 return next(self._pieces)
             except StopIteration:
                 self._exchange.finish()
@@ -87,7 +112,7 @@ class _Body:
         with ExitStack() as leaving:
             leaving.callback(self._exchange.finish)
             if hasattr(self._body, "close"):
-                with Attachment(self._context):
+                with self._inside:
                     self._body.close()
 
 

@@ -17,6 +17,7 @@ from fastapi import FastAPI, WebSocket
 from fastapi.responses import StreamingResponse
 from opentelemetry.instrumentation.fastapi import FastAPIInstrumentor
 from requests_serving import first_bytes, served
+from sentry_sdk.integrations.asgi import SentryAsgiMiddleware
 from stagelight import logs
 from stagelight._starlette import StarletteInstrumentor
 from stagelight.asgi import RequestMiddleware
@@ -25,6 +26,7 @@ from stagelight.testing import Captured, capture
 from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
 from starlette.routing import Mount, Route
+from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
 KEY = "0123456789abcdef" * 4
@@ -288,6 +290,38 @@ def test_identify_works_without_a_turn_in_the_code(make: Callable[[Captured], Fa
     assert captured.ledger[0].attributes[a.STAGELIGHT_TENANT] == "late"
 
 
+def test_a_claim_says_only_what_its_rule_is_for(make: Callable[[Captured], FastAPI]) -> None:
+    """Whoever sends a token chooses its claims: an object in the place of a name sets no other field."""
+    rules = "user_id=jwt:sub,tenant=header:x-tenant"
+    with capture(request_identity=rules, id_key=KEY) as captured, served(make(captured)) as port:
+        token = jwt(sub={"tenant": "victim", "feature": "forged", "user_id": "u-1"})
+        get(port, "/ask/x", x_tenant="acme", authorization=token)
+        get(port, "/ask/x", x_tenant="acme", authorization=jwt(sub=True))
+        wait_for_turns(captured, 2)
+
+    for turn in captured.turns:
+        assert turn.attributes[a.STAGELIGHT_TENANT] == "acme"
+        assert {a.STAGELIGHT_FEATURE, a.USER_HASH}.isdisjoint(turn.attributes)
+
+
+@pytest.mark.parametrize(
+    "cookies", [['a={"x":1}; chat=c-1'], ['chat="c-1"; chat=c-2'], ["a=1", "chat=c-1"], ["chat", "=x;; chat = c-1"]]
+)
+def test_a_cookie_is_found_beside_odd_ones(cookies: list[str]) -> None:
+    """Other cookies may have any characters, and HTTP/2 sends each in a header of its own."""
+
+    async def ask(_request: Any) -> PlainTextResponse:
+        stage()
+        return PlainTextResponse("done")
+
+    app = RequestMiddleware(Starlette(routes=[Route("/", ask)]))
+    with capture(request_identity="conversation_id=cookie:chat") as captured, served(app) as port:
+        httpx.get(f"http://127.0.0.1:{port}/", headers=[("cookie", one) for one in cookies], timeout=20)
+        wait_for_turns(captured, 1)
+
+    assert captured.turns[0].attributes[a.GEN_AI_CONVERSATION_ID] == "c-1"
+
+
 def owners(headers: dict[str, str]) -> dict[str, str]:
     """What an application may give as its own rule."""
     return {"tenant": headers["host"].partition(":")[0], "variant": "B", "unknown": "x"}
@@ -337,6 +371,91 @@ def test_events_of_sentry_carry_the_request_and_only_its_own() -> None:
         sentry_sdk.init(default_integrations=False)
 
     assert [event.get("tags", {}).get("request_id") for event in events] == ["req-6", "req-7", None]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:sentry_sdk")
+def test_what_the_application_tells_sentry_stays_on_its_errors() -> None:
+    """Sentry's own middleware captures an unhandled error outside of ours: its tags and its user are there."""
+    events: list[dict[str, Any]] = []
+
+    async def fail(_request: Any) -> PlainTextResponse:
+        sentry_sdk.set_tag("mine", "kept")
+        sentry_sdk.set_user({"id": "u-1"})
+        raise RuntimeError("private")
+
+    sentry_sdk.init(
+        "http://key@127.0.0.1:1/1", default_integrations=False, before_send=lambda event, _: events.append(event)
+    )
+    try:
+        app = SentryAsgiMiddleware(RequestMiddleware(Starlette(routes=[Route("/", fail)])))
+        with capture(), served(app) as port:
+            get(port, "/", x_request_id="req-9")
+    finally:
+        sentry_sdk.init(default_integrations=False)
+
+    assert [(event["tags"], event["user"]) for event in events] == [
+        ({"mine": "kept", "request_id": "req-9"}, {"id": "u-1"})
+    ]
+
+
+def test_an_old_sentry_does_no_harm(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Releases before 2.0 cannot say whether they are set up."""
+    monkeypatch.delattr(sentry_sdk, "is_initialized")
+
+    async def hello(_request: Any) -> PlainTextResponse:
+        return PlainTextResponse("hello")
+
+    with capture(), served(RequestMiddleware(Starlette(routes=[Route("/", hello)]))) as port:
+        assert get(port, "/").text == "hello"
+
+
+def test_a_refused_websocket_has_its_id(make: Callable[[Captured], FastAPI]) -> None:
+    """The answer of HTTP that refuses it is an answer too, and its status the turn's."""
+
+    async def refuse(socket: WebSocket) -> None:
+        stage()
+        await socket.send_denial_response(PlainTextResponse("full", 503))
+
+    with capture() as captured:
+        app = make(captured)
+        app.add_api_websocket_route("/refused", refuse)
+        with served(app) as port, pytest.raises(InvalidStatus) as refused:
+            connect(f"ws://127.0.0.1:{port}/refused", additional_headers={"X-Request-ID": "req-10"})
+        wait_for_turns(captured, 1)
+
+    assert refused.value.response.headers["x-request-id"] == "req-10"
+    assert captured.turns[0].attributes[a.ERROR_TYPE] == "503"
+
+
+def test_messages_pass_as_they_are() -> None:
+    """Of everything a server may be sent, the first of an answer alone is changed: by its headers."""
+    sent: list[Any] = []
+    messages: list[dict[str, Any]] = [
+        {"type": "http.response.early_hint", "links": [b"</a.css>"]},
+        {"type": "http.response.start", "status": 200, "headers": [(b"X-Request-Id", b"own")], "trailers": True},
+        {"type": "http.response.zerocopysend", "file": 3, "more_body": True},
+        {"type": "http.response.pathsend", "path": "/a"},
+        {"type": "http.response.body", "body": b"", "more_body": False},
+        {"type": "http.response.trailers", "headers": [(b"a", b"b")]},
+    ]
+
+    async def app(_scope: Any, _receive: Any, send: Any) -> None:
+        for message in messages:
+            await send(message)
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request"}
+
+    scope = {"type": "http", "method": "GET", "raw_path": b"/%2F", "headers": []}
+    with capture():
+        asyncio.run(RequestMiddleware(RequestMiddleware(app))(scope, receive, send))
+
+    assert sent == messages
+    assert [one is other for one, other in zip(sent, messages, strict=True)] == [True, False, True, True, True, True]
+    assert messages[1]["headers"] == [(b"X-Request-Id", b"own")]
 
 
 def test_a_mounted_application_is_the_same_request() -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
-from wsgiref.util import setup_testing_defaults
+from wsgiref.util import FileWrapper, setup_testing_defaults
 
 import pytest
 import stagelight
+from opentelemetry import context as otel_context
 from stagelight.conventions import attributes as a
 from stagelight.testing import capture
 from stagelight.wsgi import RequestMiddleware
@@ -119,3 +122,108 @@ def test_an_answer_that_is_a_failure_is_one_of_the_turn() -> None:
     assert (turn.attributes[a.STAGELIGHT_OUTCOME], turn.attributes[a.ERROR_TYPE]) == ("error", "503")
     assert headers["X-Request-ID"] == "its own"
     assert "x-request-id" not in headers
+
+
+def in_a_turn(_environ: dict[str, Any], start_response: StartResponse) -> Iterator[bytes]:
+    """A turn of the application's own around the pieces of an answer."""
+    start_response("200 OK", [])
+    with stagelight.turn("mine"):
+        yield b"one"
+        stage()
+        yield b"two"
+
+
+@pytest.mark.parametrize("client_leaves", [False, True])
+def test_what_is_entered_between_two_pieces_lasts(client_leaves: bool) -> None:
+    """The stage after a piece is in the turn begun before it; nothing of it is left in the server's thread."""
+    before = otel_context.get_current()
+    left = []
+    with capture() as captured:
+        body, _ = begin(in_a_turn)
+        pieces = iter(body)
+        for _ in range(2):
+            next(pieces)
+            left.append(otel_context.get_current())
+        if not client_leaves:
+            assert list(pieces) == []
+        body.close()  # type: ignore[attr-defined]
+        left.append(otel_context.get_current())
+
+    assert captured.turn("mine").attributes[a.STAGELIGHT_TURN_CALLS] == 1
+    assert captured.call("llm").span.parent.span_id == captured.turn("mine").span.context.span_id
+    assert left == [before] * 3
+
+
+def test_what_an_application_leaves_attached_is_not_the_next_requests() -> None:
+    """A context that is left only at the end of the answer, or never, stays with its request."""
+    before = otel_context.get_current()
+
+    def careless(_environ: dict[str, Any], start_response: StartResponse) -> list[bytes]:
+        start_response("200 OK", [])
+        otel_context.attach(otel_context.set_value("left", "behind"))
+        return [b""]
+
+    with capture():
+        begin(careless)
+
+    assert otel_context.get_current() is before
+
+
+def test_a_failure_noticed_late_is_told_to_the_server() -> None:
+    """``exc_info`` by position or by name reaches the server; the last status counts."""
+    told: list[Any] = []
+
+    def late(_environ: dict[str, Any], start_response: StartResponse) -> list[bytes]:
+        stage()
+        start_response("200 OK", [])
+        try:
+            raise LookupError
+        except LookupError:
+            start_response("500 Failed", [], sys.exc_info())
+            start_response("500 Failed", [], exc_info=sys.exc_info())
+        return [b""]
+
+    def server(_status: str, _headers: Any, exc_info: Any = None) -> None:
+        told.append(exc_info[0] if exc_info else None)
+
+    environ: dict[str, Any] = {}
+    setup_testing_defaults(environ)
+    with capture() as captured:
+        RequestMiddleware(late)(environ, server)
+
+    assert told == [None, LookupError, LookupError]
+    assert captured.turn("GET").attributes[a.ERROR_TYPE] == "500"
+
+
+def test_a_file_stays_the_servers_own_object() -> None:
+    """Servers send it without reading it, which they see by its class."""
+
+    def download(environ: dict[str, Any], start_response: StartResponse) -> Any:
+        start_response("200 OK", [])
+        return environ["wsgi.file_wrapper"](io.BytesIO(b"content"))
+
+    environ: dict[str, Any] = {"wsgi.file_wrapper": FileWrapper}
+    setup_testing_defaults(environ)
+
+    assert type(RequestMiddleware(download)(environ, lambda *_: None)) is FileWrapper
+
+
+def test_a_body_is_begun_by_the_server() -> None:
+    """What its ``__iter__`` raises is raised there, where the server closes the body."""
+    closed: list[bool] = []
+
+    class Broken:
+        def __iter__(self) -> Iterator[bytes]:
+            raise LookupError("private")
+
+        def close(self) -> None:
+            closed.append(True)
+
+    with capture() as captured:
+        body, _ = begin(lambda *_: (stage(), Broken())[1])
+        with pytest.raises(LookupError, match="private"):
+            list(body)
+        body.close()  # type: ignore[attr-defined]
+
+    assert captured.turn("GET").attributes[a.ERROR_TYPE] == "LookupError"
+    assert closed == [True]
