@@ -148,7 +148,7 @@ SPAN = b'{"resourceSpans":[{"scopeSpans":[{"spans":[{"traceId":%s}]}]}]}'
         ({"content-type": JSON}, SPAN % b"17", 400, "traceId='17': an id is 32 hex digits"),
         ({"content-type": JSON}, SPAN % (b'"' + b"g" * 32 + b'"'), 400, "an id is 32 hex digits"),
         ({"content-encoding": "gzip"}, b"no gzip", 400, "cannot be decompressed"),
-        ({"content-encoding": "gzip"}, gzip.compress(b"\n" * 999)[:-9], 400, "ends too early"),
+        ({"content-encoding": "gzip"}, gzip.compress(b"\n" * 999, mtime=0)[:-9], 400, "ends too early"),
         ({"content-encoding": "br"}, b"", 415, "Content-Encoding 'br': accepted are gzip and identity"),
         ({"content-encoding": "gzip, gzip"}, b"", 415, "accepted are gzip and identity"),
         ({"content-type": "text/plain"}, b"{}", 415, "Content-Type 'text/plain': accepted are application/x-protobuf"),
