@@ -26,7 +26,9 @@ _MOST_CHARACTERS: Final = 4096
 def carried() -> dict[str, str]:
     """Headers for a task that is handed to another process now."""
     headers: dict[str, str] = {}
-    propagate.inject(headers)
+    textmap = propagate.get_global_textmap()
+    # A task goes to one's own workers, whichever host the span around it is for.
+    getattr(textmap, "inner", textmap).inject(headers)
     turn, inbound = current_turn(), current_inbound()
     identity = turn.identity if turn is not None else inbound.identity if inbound is not None else Identity()
     known = {name: value for name, value in identity._asdict().items() if value is not None}

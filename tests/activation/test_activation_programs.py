@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from activated import (
+    AUTOPATH,
     BIN,
     answers,
     finished,
@@ -197,3 +198,51 @@ def test_pytest_is_recorded(simulator: str, sink: Sink, tmp_path: Path) -> None:
 
     assert (code, errors) == (0, ""), output
     assert ours(sink) == {CHAT: 1}
+
+
+@pytest.mark.parametrize(
+    ("words", "activated"),
+    [
+        (["-W", "ignore", "-X", "utf8", "program.py"], True),
+        (["-mprogram"], True),
+        (["-m", "pip"], False),
+        (["-W", "ignore", "-X", "utf8", "-m", "pip"], False),
+        (["-Bmpip"], True),  # switches in one word are not taken apart: to activate needlessly costs only time
+        (["-mpip.__main__"], False),
+        (["pip3.11"], False),
+        (["folder/pip3"], False),
+        (["pipeline.py"], True),
+        (["-S", "program.py"], False),
+        (["-E", "program.py"], False),
+        (["-I", "program.py"], False),
+    ],
+    ids=lambda given: " ".join(given) if isinstance(given, list) else "",
+)
+def test_programs_that_are_no_application_are_left_alone(words: list[str], activated: bool, tmp_path: Path) -> None:
+    """However the interpreter is told what to run; and its environment stays as it was."""
+    text = "import os, sys; print('stagelight' in sys.modules, os.environ['PYTHONPATH'] == os.environ['AS_GIVEN'])"
+    for name in ("program.py", "pip3.11", "pip3", "pipeline.py", "pip/__main__.py", "pip/__init__.py", "folder/pip3"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("" if "__init__" in name else text)
+    off = {f"OTEL_{signal}_EXPORTER": "none" for signal in ("TRACES", "METRICS", "LOGS")}
+    environment = with_autopath(variables("http://127.0.0.1:9", "http://127.0.0.1:9", PYTHONPATH=f"{tmp_path}:", **off))
+
+    done = finished(["python", *words], {**environment, "AS_GIVEN": environment["PYTHONPATH"]}, tmp_path)
+
+    assert done == (0, f"{activated} True\n", "")
+
+
+def test_run_keeps_the_path_of_its_program(tmp_path: Path) -> None:
+    """An empty part of PYTHONPATH is the current folder; what cannot be run is one clear line."""
+    (tmp_path / "script.sh").write_text("no program")
+    (tmp_path / "script.sh").chmod(0o755)
+    program = "import os; print(os.environ['PYTHONPATH'])"
+    environment = variables("http://127.0.0.1:9", "http://127.0.0.1:9", PYTHONPATH=f":/a:{AUTOPATH}:")
+
+    runs = [str(BIN / "stagelight"), "run", "--"]
+    assert finished([*runs, "python", "-c", program], environment, tmp_path)[1] == f"{AUTOPATH}::/a:\n"
+    assert finished([*runs, "./script.sh"], environment, tmp_path) == (
+        1,
+        "",
+        "stagelight: './script.sh' cannot be run: Exec format error\n",
+    )

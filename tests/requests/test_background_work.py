@@ -27,6 +27,7 @@ from opentelemetry.instrumentation.celery import CeleryInstrumentor as OfficialI
 from opentelemetry.instrumentation.threading import ThreadingInstrumentor
 from stagelight._inbound import REQUEST_KEY, Inbound, current_inbound
 from stagelight._lifecycle import Attachment
+from stagelight._tasks import carried
 from stagelight.conventions import attributes as a
 from stagelight.facts import Identity
 from stagelight.integrations.arq import ArqInstrumentor
@@ -195,3 +196,37 @@ def test_tasks_of_celery_belong_to_the_request_that_sent_them(official: bool) ->
     belongs_to_the_sender(captured, seen)
     kinds = [span.kind for span in captured.spans]
     assert (trace.SpanKind.CONSUMER in kinds) is official
+
+
+def test_a_task_goes_along_from_inside_a_call() -> None:
+    """Providers are told nothing, but a task that is sent while a call runs goes to one's own workers."""
+    with capture() as captured, stagelight.turn("answer") as turn:
+        with stagelight.llm(provider="openai", model="gpt-4o-mini"):
+            headers = carried()
+        outside: dict[str, str] = {}
+        with Attachment(Context()):
+            outside = carried()
+
+    trace_id = f"{turn.span.get_span_context().trace_id:032x}"
+    assert headers["traceparent"].split("-")[1] == trace_id
+    assert outside == {}
+    assert len(captured.calls) == 1
+
+
+def test_a_job_of_nobody_is_serialized_as_ever() -> None:
+    """Without anything to take along, arq's bytes are its own."""
+    written: list[dict[str, Any]] = []
+
+    def serializer(job: dict[str, Any]) -> bytes:
+        written.append(job)
+        return b""
+
+    instrumentor = ArqInstrumentor()
+    assert instrumentor.switch_on()
+    try:
+        with Attachment(Context()):
+            arq.connections.serialize_job("work", (1,), {}, None, 0, serializer=serializer)
+    finally:
+        instrumentor.uninstrument()
+
+    assert "stagelight" not in written[0]

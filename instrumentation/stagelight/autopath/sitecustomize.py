@@ -17,25 +17,29 @@ HERE = os.path.dirname(os.path.abspath(__file__))  # noqa: PTH100, PTH120 - path
 
 ALONE = ("stagelight", "opentelemetry-instrument", "opentelemetry-bootstrap", "pip", "uv")
 """Programs that are no application."""
+WITH_VALUE = ("-W", "-X", "--check-hash-based-pycs")
+"""Switches of the interpreter whose value may be a word of its own."""
 
 
 def _is_application() -> bool:
     words = getattr(sys, "orig_argv", [])[1:]
-    while words[:1] and words[0].startswith("-") and words[0] not in {"-m", "-c"}:
-        words = words[1:]  # switches of the interpreter
+    while words and words[0].startswith("-") and words[0][:2] not in {"-m", "-c"}:
+        words = words[2 if words[0] in WITH_VALUE else 1 :]  # switches of the interpreter
     what, value = [*words, "", ""][:2]
-    if what == "-c":
+    if what[:2] in {"-m", "-c"}:
+        value = what[2:] or value
+    if what[:2] == "-c":
         return not value.startswith("from multiprocessing.resource_tracker")
-    name = value.partition(".")[0] if what == "-m" else os.path.basename(what)  # noqa: PTH119 - as above
-    return name not in ALONE
+    name = value.partition(".")[0] if what[:2] == "-m" else os.path.basename(what)  # noqa: PTH119 - as above
+    return name.rstrip("0123456789.") not in ALONE  # pip3.11 is pip
 
 
 def _activate() -> None:
     if not _is_application() or importlib.util.find_spec("stagelight") is None:
         return
-    path = os.environ.get("PYTHONPATH", "")
+    path = os.environ.get("PYTHONPATH")
     # What is started meanwhile must not activate in turn.
-    os.environ["PYTHONPATH"] = os.pathsep.join(part for part in path.split(os.pathsep) if part != HERE)
+    os.environ["PYTHONPATH"] = os.pathsep.join(part for part in (path or "").split(os.pathsep) if part != HERE)
     try:
         from stagelight.standard import load_propagators
 
@@ -44,7 +48,10 @@ def _activate() -> None:
 
         activate()
     finally:
-        os.environ["PYTHONPATH"] = path
+        if path is None:
+            os.environ.pop("PYTHONPATH", None)
+        else:
+            os.environ["PYTHONPATH"] = path
 
 
 def _next() -> ModuleSpec | None:

@@ -35,8 +35,9 @@ def run(_: argparse.Namespace) -> int:
 
 
 def first_on_the_path(path: str) -> str:
-    """``PYTHONPATH`` with the folder in front, once."""
-    return os.pathsep.join([FOLDER, *(part for part in path.split(os.pathsep) if part and not _is_it(part))])
+    """``PYTHONPATH`` with the folder in front, once; an empty part of it is the current folder, and stays."""
+    parts = path.split(os.pathsep) if path else ()
+    return os.pathsep.join([FOLDER, *(part for part in parts if not part or not _is_it(part))])
 
 
 def is_on_the_path(path: str) -> bool:

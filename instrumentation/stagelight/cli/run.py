@@ -47,4 +47,7 @@ def run(args: argparse.Namespace) -> int:
     os.environ.update(dict.fromkeys(CHOICE, NAME))
     os.environ["PYTHONPATH"] = first_on_the_path(os.environ.get("PYTHONPATH", ""))
     sys.stdout.flush()
-    os.execv(program, words)  # noqa: S606 - this is what was asked for, and no shell is in between
+    try:
+        os.execv(program, words)  # noqa: S606 - this is what was asked for, and no shell is in between
+    except OSError as error:
+        raise CommandError(f"{program!r} cannot be run: {error.strerror}") from error

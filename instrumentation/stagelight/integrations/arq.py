@@ -44,6 +44,8 @@ class ArqInstrumentor(Instrumentor):
 def _serialized(wrapped: Wrapped, _: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     serialize = kwargs.get("serializer") or pickle.dumps
     headers: dict[str, str] = quietly("arq enqueue", carried, {})
+    if not headers:
+        return wrapped(*args, **kwargs)
     return wrapped(*args, **{**kwargs, "serializer": lambda job: serialize({**job, _HEADERS: headers})})
 
 
