@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Sequence
 from typing import Any
 
 from opentelemetry import context as otel_context
 
-from stagelight._guard import guard, quietly
+from stagelight._guard import quietly
 from stagelight._lifecycle import Attachment
-from stagelight._remarks import cache
 from stagelight.integrations._instrumentor import Wrapper
-from stagelight.integrations._langchain_models import ModelRun, current_run
+from stagelight.integrations._langchain_models import ModelRun
 
-__all__ = ["CACHE", "Batch", "Completion", "Lookups", "noting_hit", "pulled", "pulled_async"]
+__all__ = ["Work", "pulled", "pulled_async"]
 
-CACHE = "langchain"
-"""Name of the cache whose lookups are counted."""
-
-Kept = Callable[[Any], "ModelRun | None"]
-"""The manager of a run, as LangChain hands it on -> the run."""
 Find = Callable[[Any, tuple[Any, ...], dict[str, Any]], "ModelRun | None"]
 """Instance, arguments and keywords -> the run that the code works for."""
 
@@ -84,77 +78,24 @@ async def _delegated_async(inner: AsyncGenerator[Any, Any], find: Callable[[], M
             await inner.aclose()
 
 
-class Completion:
-    """A chat model's answer to one list of messages: from the cache, or from the model.
+class Work:
+    """What a model does for one run, or for several at once.
 
     Args:
-        run: the run that the answer is for.
-        has_cache: whether the cache is asked first.
-    """
-
-    __slots__ = ("_has_cache", "_run")
-
-    def __init__(self, run: ModelRun, has_cache: bool) -> None:
-        self._run = run
-        self._has_cache = has_cache
-
-    def active(self) -> Attachment:
-        return self._run.active()
-
-    def returned(self, _result: Any) -> None:
-        if self._has_cache:
-            cache(CACHE, hit=self._run.is_cached)
-
-    def failed(self, _error: BaseException) -> None:
-        self.returned(None)
-
-
-def noting_hit(_instance: Any, _args: tuple[Any, ...], _kwargs: dict[str, Any]) -> None:
-    """The cache had the answer."""
-    run = current_run()
-    if run is not None:
-        run.is_cached = True
-        run.answered()
-
-
-class Batch:
-    """The answers of a model that completes text, to all prompts at once.
-
-    Args:
-        runs: one for each prompt.
+        runs: one for each prompt; LangChain tells them their ends.
     """
 
     __slots__ = ("_runs",)
 
-    def __init__(self, runs: list[ModelRun]) -> None:
+    def __init__(self, runs: Sequence[ModelRun]) -> None:
         self._runs = runs
         runs[0].siblings = runs[1:]
 
     def active(self) -> Attachment:
         return self._runs[0].active()
 
-    def returned(self, _result: Any) -> None:
-        """The runs have been told themselves."""
-
-    def failed(self, _error: BaseException) -> None:
-        """The runs have been told themselves."""
-
-
-class Lookups:
-    """Looks for the answers to several prompts in the cache."""
-
-    __slots__ = ()
-
-    def active(self) -> Attachment:
-        return Attachment(otel_context.get_current())
-
     def returned(self, result: Any) -> None:
-        with guard("langchain cache"):
-            found, _, _, missing = result
-            for _ in found:
-                cache(CACHE, hit=True)
-            for _ in missing:
-                cache(CACHE, hit=False)
+        """The runs have been told."""
 
-    def failed(self, _error: BaseException) -> None:
-        """No answer was looked for."""
+    def failed(self, error: BaseException) -> None:
+        """The runs have been told."""

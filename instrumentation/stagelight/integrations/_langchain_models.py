@@ -29,7 +29,7 @@ _KEY: Final = otel_context.create_key("stagelight.integrations.langchain.model")
 class ModelRun(Call):
     """One run of a model; ``active`` is the block in which the model works."""
 
-    __slots__ = ("_before", "_block", "_is_call", "_stream", "is_answered", "is_begun", "is_cached", "siblings")
+    __slots__ = ("_before", "_block", "_is_call", "_stream", "is_answered", "is_begun", "siblings")
 
     def __init__(self) -> None:
         super().__init__("llm", Request())
@@ -37,7 +37,6 @@ class ModelRun(Call):
         """Whether LangChain has said that the run has begun."""
         self.is_answered = False
         """Whether another call, or a cache, gives the answer."""
-        self.is_cached = False
         self.siblings: Sequence[ModelRun] = ()
         """Runs that the same code works for."""
         self._block: Call | None = None

@@ -15,6 +15,7 @@ from typing import Any, Final, Generic, TypeVar
 from opentelemetry import context as otel_context
 from opentelemetry.context import Context
 
+from stagelight import _clock
 from stagelight._guard import guard, strict
 from stagelight._inbound import REQUEST_KEY, Inbound, current_inbound
 from stagelight._lifecycle import SPAN_KEY, Attachment
@@ -25,7 +26,7 @@ from stagelight.facts import Identity
 from stagelight.integrations._langchain_models import ModelRun, current_run, request_of, response_of
 from stagelight.integrations._reading import part, text
 
-__all__ = ["ChainTurn", "Runs", "is_control_flow"]
+__all__ = ["Runs", "is_control_flow"]
 
 _MOST_RUNS: Final = 16_384
 """Runs that are known at once; beyond it the oldest is taken for one that never ends."""
@@ -42,7 +43,33 @@ def is_control_flow(error: BaseException) -> bool:
     return any(kind.__name__ == "GraphBubbleUp" for kind in type(error).__mro__)
 
 
-class ChainTurn:
+class ChainTurn(RequestTurn):
+    """The turn that a chain or graph is; made by the first stage inside."""
+
+    __slots__ = ()
+
+    def over(self, error: BaseException | None) -> None:
+        """The run has ended: so does the turn, but for streams that are still read."""
+        self._block_used = True
+        if isinstance(error, GeneratorExit):
+            StreamEnd(self, ends_scope=True).abandoned_unseen()
+        elif error is None or is_control_flow(error):
+            self._until_s = max(self._until_s, _clock.seconds())
+            self._end_when_done()
+        else:
+            self.fail(error)
+
+
+class _ChainInbound(Inbound):
+    """What a chain's stages find as the request that they work for."""
+
+    def opened(self, make: Callable[[Inbound], Any]) -> Any:
+        """The turn; the first stage makes it."""
+        del make
+        return super().opened(lambda inbound: ChainTurn(inbound).start())
+
+
+class OutermostRun:
     """The outermost run of a chain or graph: a turn of its own, or a part of the one it runs in.
 
     Args:
@@ -58,7 +85,7 @@ class ChainTurn:
         self._is_known = False
         if turn is None and (inbound is None or inbound.name is None):
             request_id, owner = (None, Identity()) if inbound is None else (inbound.request_id, inbound.identity)
-            self._inside = self._inbound = Inbound(request_id, owner, name=lambda: (name, None))
+            self._inside = self._inbound = _ChainInbound(request_id, owner, name=lambda: (name, None))
             self._inbound.entry = otel_context.get_current()
 
     def context(self, config: Mapping[str, Any]) -> Context:
@@ -80,17 +107,10 @@ class ChainTurn:
             inside.identity = inside.identity._replace(**new)
 
     def ended(self, error: BaseException | None = None) -> None:
-        """The run is over, and so is its turn, but for streams that are still read."""
+        """The run is over."""
         turn = None if self._inbound is None else self._inbound.closed()
-        if not isinstance(turn, RequestTurn):
-            return
-        if isinstance(error, GeneratorExit):
-            StreamEnd(turn, ends_scope=True).abandoned_unseen()
-        elif error is None or is_control_flow(error):
-            with turn:  # ends with the block, or with the last stream that began inside
-                pass
-        else:
-            turn.fail(error)
+        if isinstance(turn, ChainTurn):
+            turn.over(error)
 
 
 def _owner(config: Mapping[str, Any]) -> Identity:
@@ -143,7 +163,7 @@ class Runs:
     ignore_custom_event = True
 
     def __init__(self) -> None:
-        self._chains: _Known[tuple[ChainTurn, bool]] = _Known(_drop_chain)
+        self._chains: _Known[tuple[OutermostRun, bool]] = _Known(_drop_chain)
         self._models: _Known[ModelRun] = _Known(ModelRun.left)
 
     @property
@@ -184,7 +204,7 @@ class Runs:
             if known is not None:
                 self._chains.put(run_id, (known[0], False))
             else:
-                self._chains.put(run_id, (ChainTurn(text(more.get("name")) or "chain"), True))
+                self._chains.put(run_id, (OutermostRun(text(more.get("name")) or "chain"), True))
 
     def on_chain_end(self, _outputs: Any, *, run_id: Any, **_: Any) -> None:
         """It is over."""
@@ -249,6 +269,6 @@ class Runs:
                 run.failed(error, response_of(response))
 
 
-def _drop_chain(known: tuple[ChainTurn, bool]) -> None:
+def _drop_chain(known: tuple[OutermostRun, bool]) -> None:
     if known[1]:
         known[0].ended(GeneratorExit())

@@ -8,7 +8,7 @@ LangChain itself sets its context, or lets a model work, set ours.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from types import ModuleType
 from typing import Any
@@ -21,8 +21,8 @@ from stagelight._lifecycle import Attachment
 from stagelight.facts import Request, Response, Retrieved, Stage
 from stagelight.integrations._engine import Begin, Observed, around, around_async
 from stagelight.integrations._instrumentor import Coverage, Instrumentor, Target
-from stagelight.integrations._langchain_frames import Batch, Completion, Lookups, noting_hit, pulled, pulled_async
-from stagelight.integrations._langchain_models import ModelRun
+from stagelight.integrations._langchain_frames import Work, pulled, pulled_async
+from stagelight.integrations._langchain_models import ModelRun, current_run
 from stagelight.integrations._langchain_runs import Runs, is_control_flow
 from stagelight.integrations._reading import amount, count, part, text
 
@@ -177,27 +177,23 @@ def _entered(_instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> N
     otel_context.attach(callback_handler().context(_given("config", 0, args, kwargs)))
 
 
-def _has_cache(chosen: Any) -> bool:
-    """Whether a model with this ``cache`` asks a cache."""
-    from langchain_core.globals import get_llm_cache
-
-    is_its_own = chosen is not None and not isinstance(chosen, bool)
-    return is_its_own or (chosen is not False and get_llm_cache() is not None)
+def _answer(_instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Work | None:
+    return _work([_given("run_manager", 2, args, kwargs)])
 
 
-def _completion(instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Completion | None:
-    run = callback_handler().model_of(_given("run_manager", 2, args, kwargs))
-    return None if run is None else Completion(run, _has_cache(part(instance, "cache")))
+def _answers(_instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Work | None:
+    return _work(_given("run_managers", 2, args, kwargs) or ())
 
 
-def _batch(_instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Batch | None:
-    found = map(callback_handler().model_of, _given("run_managers", 2, args, kwargs) or ())
-    runs = [run for run in found if run is not None]
-    return Batch(runs) if runs else None
+def _work(managers: Iterable[Any]) -> Work | None:
+    runs = [run for run in map(callback_handler().model_of, managers) if run is not None]
+    return Work(runs) if runs else None
 
 
-def _lookups(_module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Lookups | None:
-    return Lookups() if _has_cache(_given("cache", 2, args, kwargs)) else None
+def _cached(_instance: Any, _args: tuple[Any, ...], _kwargs: dict[str, Any]) -> None:
+    run = current_run()
+    if run is not None:
+        run.answered()
 
 
 def _stream(_instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> ModelRun:
@@ -229,13 +225,11 @@ _FUNCTIONS: Mapping[tuple[str, str], Begin] = {
     **{(module, "_set_config_context"): _entered for module in _CONTEXTS},
     **{("langchain_core.tools.base", f"BaseTool.{name}"): _tool for name in ("run", "arun")},
     **{("langchain_core.retrievers", f"BaseRetriever.{name}"): _retriever for name in ("invoke", "ainvoke")},
-    (_CHAT, "BaseChatModel._generate_with_cache"): _completion,
-    (_CHAT, "BaseChatModel._agenerate_with_cache"): _completion,
-    (_CHAT, "BaseChatModel._convert_cached_generations"): noting_hit,
-    (_TEXT, "BaseLLM._generate_helper"): _batch,
-    (_TEXT, "BaseLLM._agenerate_helper"): _batch,
-    (_TEXT, "get_prompts"): _lookups,
-    (_TEXT, "aget_prompts"): _lookups,
+    (_CHAT, "BaseChatModel._generate_with_cache"): _answer,
+    (_CHAT, "BaseChatModel._agenerate_with_cache"): _answer,
+    (_CHAT, "BaseChatModel._convert_cached_generations"): _cached,
+    (_TEXT, "BaseLLM._generate_helper"): _answers,
+    (_TEXT, "BaseLLM._agenerate_helper"): _answers,
 }
 
 
@@ -256,7 +250,7 @@ class LangChainInstrumentor(Instrumentor):
             "`thread_id` or `conversation_id` of the configuration is the conversation; `metadata` names the owner:"
             " `stagelight_feature`, `stagelight_variant`, `stagelight_tenant`, `stagelight_route`,"
             " `stagelight_user_id`, `stagelight_session_id`, `stagelight_conversation_id`.",
-            "Lookups in the cache of models (`set_llm_cache`) are counted as cache `langchain`; a hit is no call.",
+            "An answer out of LangChain's cache (`set_llm_cache`) is no call.",
             "An interrupt of LangGraph is no error: the tool that raised it is `cancelled`, the turn `completed`.",
         ),
         not_recorded=(
