@@ -108,7 +108,7 @@ def test_order_of_processors() -> None:
     assert [name for name in PROCESSORS if name.startswith("batch")] == []
     for name in ("traces/in", "logs/in"):
         scrubbing = [one for one in incoming[name] if one.startswith("redaction/")]
-        assert scrubbing == ["redaction/names", "redaction/ids", "redaction/values"]
+        assert scrubbing == ["redaction/names", "redaction/ids", "redaction/secret_names", "redaction/values"]
 
 
 @pytest.mark.parametrize("exporter", MAIN["exporters"])

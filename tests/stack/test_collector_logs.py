@@ -39,7 +39,7 @@ LEVELS = (
     ((0, "critical"), (21, "FATAL")),
     ((0, "notice"), (9, "INFO")),
     ((0, "TRACE"), (1, "TRACE")),
-    ((0, "dbg"), (0, "dbg")),
+    ((0, "dbg"), (0, "")),
     ((0, ""), (0, "")),
 )
 
@@ -56,6 +56,10 @@ def test_levels_have_one_spelling(collector: tuple[Stack, Outputs]) -> None:
     found = eventually(outputs.records, lambda found: len(found) == len(LEVELS))
 
     assert [(record.severity_number, record.severity_text) for record in found] == [wanted for _, wanted in LEVELS]
+    kept = [attributes(record).get("log.level") for record in found]
+    assert dict(zip([text for (_, text), _ in LEVELS], kept, strict=True)) == {
+        text: "dbg" if text == "dbg" else None for (_, text), _ in LEVELS
+    }, "a word that is no level is no index label, and not lost"
 
 
 @pytest.mark.parametrize(
