@@ -37,7 +37,7 @@ class Exchange:
         name: gives the turn's name and the route's template, once the application has found the route.
     """
 
-    __slots__ = ("_finished", "_headers", "_span", "abandoned", "entered", "inbound", "status")
+    __slots__ = ("_finished", "_headers", "_span", "abandoned", "inbound", "status")
 
     def __init__(self, headers: Headers, name: Callable[[], tuple[str, str | None]]) -> None:
         settings = _runtime.current().settings
@@ -49,14 +49,12 @@ class Exchange:
             identity_of(settings.request_identity, headers),
             name=name,
         )
-        self.entered = False
         self.abandoned = False
         """The client went away before it had the whole answer."""
         self.status: int | None = None
 
     def enter(self) -> Context:
         """The context for the application: below the server's span, or where there is none below the caller's."""
-        self.entered = True
         before = otel_context.get_current()
         span = trace.get_current_span(before)
         if span.get_span_context().is_valid:

@@ -44,7 +44,7 @@ class Inbound:
         name: names the turn when a stage runs, low cardinality; ``None`` where no turn is to be opened.
     """
 
-    __slots__ = ("_lock", "entry", "identity", "name", "request_id", "start_ns", "start_s", "turn")
+    __slots__ = ("_lock", "entry", "identity", "name", "over", "request_id", "start_ns", "start_s", "turn")
 
     def __init__(
         self, request_id: str | None, identity: Identity, *, name: Callable[[], tuple[str, str | None]] | None = None
@@ -58,6 +58,8 @@ class Inbound:
         """The context in which the application was entered: its span is the server's."""
         self.turn: Any = None
         """The request's own turn, once a stage has opened it (``_turns.RequestTurn``)."""
+        self.over = False
+        """The last byte of the answer is sent."""
         self._lock = threading.Lock()
 
     def opened(self, make: Callable[[Inbound], Any]) -> Any:
@@ -70,6 +72,7 @@ class Inbound:
     def closed(self) -> Any:
         """Take the turn, if one was opened; none will be from now on."""
         with self._lock:
+            self.over = True
             turn, self.turn, self.name = self.turn, None, None
             return turn
 

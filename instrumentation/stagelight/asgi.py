@@ -10,10 +10,14 @@ request and ends with the last byte of the answer. Work after that byte is in th
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, MutableMapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Final
+
+from opentelemetry.context import Context
 
 from stagelight._exchange import Exchange
 from stagelight._guard import guard, quietly
+from stagelight._inbound import current_inbound
 from stagelight._lifecycle import Attachment
 
 __all__ = ["AnswerHeaders", "RequestMiddleware"]
@@ -50,9 +54,11 @@ class RequestMiddleware:
             await self.app(scope, receive, send)
             return
         if _EXCHANGE not in scope:
-            scope, send = _announced(scope, send)
+            await AnswerHeaders(self)(scope, receive, send)
+            return
         exchange: Exchange | None = scope[_EXCHANGE]
-        if exchange is None or exchange.entered:
+        # A server's instrumentation between this and an outer one of ours begins a context of its own.
+        if exchange is None or current_inbound() is exchange.inbound:
             await self.app(scope, receive, send)
             return
         watch = _Watch(exchange, receive, send)
@@ -77,9 +83,12 @@ class AnswerHeaders:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
-        if scope["type"] in _KINDS and _EXCHANGE not in scope:
-            scope, send = _announced(scope, send)
-        await self.app(scope, receive, send)
+        if scope["type"] not in _KINDS or _EXCHANGE in scope:
+            await self.app(scope, receive, send)
+            return
+        scope, send = _announced(scope, send)
+        with _context_of_its_own():
+            await self.app(scope, receive, send)
 
 
 class _Watch:
@@ -110,6 +119,12 @@ class _Watch:
         kind = message["type"]
         if kind == "websocket.close" or (kind in _BODIES and not message.get("more_body")):
             self._exchange.finish()
+
+
+def _context_of_its_own() -> AbstractContextManager[None]:
+    """A pipelined request is begun by uvicorn in the context of the one before, which is over by then."""
+    inbound = current_inbound()
+    return Attachment(Context()) if inbound is not None and inbound.over else nullcontext()
 
 
 def _announced(scope: Scope, send: Send) -> tuple[Scope, Send]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import socket
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
@@ -15,10 +16,12 @@ import sentry_sdk
 import stagelight
 from fastapi import FastAPI, WebSocket
 from fastapi.responses import StreamingResponse
+from opentelemetry import baggage
 from opentelemetry.instrumentation.fastapi import FastAPIInstrumentor
 from requests_serving import first_bytes, served
 from sentry_sdk.integrations.asgi import SentryAsgiMiddleware
 from stagelight import logs
+from stagelight._inbound import current_inbound
 from stagelight._starlette import StarletteInstrumentor
 from stagelight.asgi import RequestMiddleware
 from stagelight.conventions import attributes as a
@@ -456,6 +459,45 @@ def test_messages_pass_as_they_are() -> None:
     assert sent == messages
     assert [one is other for one, other in zip(sent, messages, strict=True)] == [True, False, True, True, True, True]
     assert messages[1]["headers"] == [(b"X-Request-Id", b"own")]
+
+
+def test_pipelined_requests_have_nothing_of_each_other() -> None:
+    """A server begins the second of two requests of one connection where the first one's answer ends."""
+    seen: list[tuple[str | None, dict[str, Any]]] = []
+
+    async def ask(_request: Any) -> PlainTextResponse:
+        inbound = current_inbound()
+        seen.append((inbound.request_id if inbound is not None else None, dict(baggage.get_all())))
+        stage()
+        return PlainTextResponse("done")
+
+    first = "GET / HTTP/1.1\r\nHost: test\r\nX-Request-ID: one\r\nBaggage: plan=gold"
+    first = f"{first}\r\ntraceparent: {PARENT['traceparent']}"
+    second = "GET / HTTP/1.1\r\nHost: test\r\nX-Request-ID: two\r\nConnection: close"
+    with capture() as captured, served(RequestMiddleware(Starlette(routes=[Route("/", ask)]))) as port:
+        with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+            connection.sendall(f"{first}\r\n\r\n{second}\r\n\r\n".encode())
+            while connection.recv(65536):
+                pass
+        wait_for_turns(captured, 2)
+
+    assert seen == [("one", {"plan": "gold"}), ("two", {})]
+    traces = {turn.attributes[a.STAGELIGHT_REQUEST_ID]: turn.span.context.trace_id for turn in captured.turns}
+    assert traces["one"] == int(TRACE, 16) != traces["two"]
+    assert {turn.attributes[a.STAGELIGHT_TURN_CALLS] for turn in captured.turns} == {1}
+
+
+def test_the_middleware_may_stand_outside_as_well(make: Callable[[Captured], FastAPI]) -> None:
+    """The official instrumentation in between begins a new context: the request is still known inside."""
+    with capture() as captured, served(RequestMiddleware(make(captured))) as port:
+        answer = get(port, "/ask/x", x_request_id="req-11")
+        wait_for_turns(captured, 1)
+
+    (server,) = (span for span in captured.spans if span.kind.name == "SERVER")
+    turn = captured.turn("GET /ask/{question}")
+    assert turn.span.parent.span_id == server.context.span_id
+    assert turn.attributes[a.STAGELIGHT_TURN_CALLS] == 2
+    assert answer.headers.get_list("x-request-id") == ["req-11"]
 
 
 def test_a_mounted_application_is_the_same_request() -> None:
