@@ -73,7 +73,7 @@ class LangChainCacheInstrumentor(Instrumentor):
             self._wrap_class(kind)
 
         def made(kind: type, /, **keywords: Any) -> None:
-            super(base, kind).__init_subclass__(**keywords)
+            super(base, kind).__init_subclass__(**keywords)  # type: ignore[misc]  # the class is not known to mypy
             with guard("cache class"):
                 if self._switched_on:
                     self._wrap_class(kind)
