@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 
 from opentelemetry.sdk.metrics import MeterProvider
@@ -11,6 +12,8 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace import SpanKind
 
 CHUNKS = 50
+IDS = map("chatcmpl-{}".format, itertools.count())
+"""Every answer has an id of its own."""
 SECONDS = [0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92]
 TOKENS = [4**power for power in range(14)]
 
@@ -45,7 +48,7 @@ class HandWritten:
             span.set_attribute("gen_ai.request.temperature", 0.2)
             span.set_attribute("gen_ai.request.max_tokens", 500)
             span.set_attribute("gen_ai.response.model", "gpt-4o-mini-2024-07-18")
-            span.set_attribute("gen_ai.response.id", "chatcmpl-1")
+            span.set_attribute("gen_ai.response.id", next(IDS))
             span.set_attribute("gen_ai.response.finish_reasons", ["stop"])
             span.set_attribute("gen_ai.usage.input_tokens", 900)
             span.set_attribute("gen_ai.usage.output_tokens", 120)
@@ -63,7 +66,7 @@ class HandWritten:
         with self.tracer.start_as_current_span("chat gpt-4o-mini", kind=SpanKind.CLIENT, attributes=labels) as span:
             self._consume(labels, span)
             span.set_attribute("gen_ai.response.model", "gpt-4o-mini-2024-07-18")
-            span.set_attribute("gen_ai.response.id", "chatcmpl-1")
+            span.set_attribute("gen_ai.response.id", next(IDS))
             span.set_attribute("gen_ai.response.finish_reasons", ["stop"])
             span.set_attribute("gen_ai.usage.input_tokens", 900)
             span.set_attribute("gen_ai.usage.output_tokens", 120)

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import stagelight
-from handwritten import HandWritten
+from handwritten import IDS, HandWritten
 from opentelemetry.exporter.otlp.proto.common.metrics_encoder import encode_metrics
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.sdk._logs.export import LogRecordExporter, LogRecordExportResult
@@ -100,14 +100,14 @@ class Ours:
 
     def chat(self) -> None:
         with stagelight.llm(provider="openai", model="gpt-4o-mini", temperature=0.2, max_tokens=500) as call:
-            call.response(model="gpt-4o-mini-2024-07-18", id="chatcmpl-1", finish_reasons=["stop"])
+            call.response(model="gpt-4o-mini-2024-07-18", id=next(IDS), finish_reasons=["stop"])
             call.usage(input_tokens=900, output_tokens=120, cache_read_tokens=512)
 
     def stream(self) -> None:
         with stagelight.llm(provider="openai", model="gpt-4o-mini", stream=True) as call:
             for _ in call.stream(chunks()):
                 pass
-            call.response(model="gpt-4o-mini-2024-07-18", id="chatcmpl-1", finish_reasons=["stop"])
+            call.response(model="gpt-4o-mini-2024-07-18", id=next(IDS), finish_reasons=["stop"])
             call.usage(input_tokens=900, output_tokens=120)
 
     def embedding(self) -> None:

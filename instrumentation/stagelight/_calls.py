@@ -95,9 +95,10 @@ class Call(Scope):
 
     def _start(self) -> None:
         stage, request = self.stage, self.request
-        self._turn = turn = turn_of_a_stage()
+        now = otel_context.get_current()
+        self._turn = turn = turn_of_a_stage(now)
         name, attributes = started(stage, request)
-        before = context_below(turn)
+        before = context_below(turn, now)
         self._outer = running(stage, before)
         if self._outer is None:
             before, self._offered = offered(stage, before)

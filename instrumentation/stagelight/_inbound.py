@@ -79,5 +79,5 @@ class Inbound:
 
 def current_inbound(context: Context | None = None) -> Inbound | None:
     """The request or task that this code works for."""
-    found: Any = otel_context.get_value(REQUEST_KEY, context)
+    found: Any = (otel_context.get_current() if context is None else context).get(REQUEST_KEY)
     return found if isinstance(found, Inbound) else None

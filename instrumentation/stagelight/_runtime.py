@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -63,7 +64,7 @@ class SeenResponses:
     """Who recorded the last answers, by the provider's id of the answer."""
 
     def __init__(self) -> None:
-        self._by: dict[str, str] = {}
+        self._by: OrderedDict[str, str] = OrderedDict()
         self._lock = threading.RLock()
 
     def add(self, response_id: str, by: str) -> str | None:
@@ -72,7 +73,7 @@ class SeenResponses:
             before = self._by.get(response_id)
             if before is None:
                 if len(self._by) >= _SEEN_LIMIT:
-                    del self._by[next(iter(self._by))]
+                    self._by.popitem(last=False)
                 self._by[response_id] = by
             return before
 

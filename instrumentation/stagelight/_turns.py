@@ -131,7 +131,7 @@ class Turn(Scope):
         elif inbound is not None:
             self.identity = _inherit(self.identity, inbound.identity)
             inbound.name = None  # the application says itself what its turns are
-        self._begin_turn(context_below(self.outer), inbound)
+        self._begin_turn(context_below(self.outer, otel_context.get_current()), inbound)
 
     def _begin_turn(self, before: Context, inbound: Inbound | None, since: tuple[int, float] | None = None) -> None:
         attributes = turn_start_attributes(self.kind, self.name, self.identity)
@@ -333,28 +333,28 @@ def _inherit(own: Identity, outer: Identity) -> Identity:
 
 def current_turn(context: Context | None = None) -> Turn | None:
     """The innermost turn or job that has not ended; else the request's own, if one was opened."""
-    found = otel_context.get_value(TURN_KEY, context)
+    now = otel_context.get_current() if context is None else context
+    found: Any = now.get(TURN_KEY)
     while isinstance(found, tuple):
         reference, found = found
         turn = reference()
         if isinstance(turn, Turn) and turn.live:
             return turn
-    inbound = current_inbound(context)
+    inbound = current_inbound(now)
     own: Turn | None = None if inbound is None else inbound.turn
     return own if own is not None and own.live else None
 
 
-def turn_of_a_stage() -> Turn | None:
+def turn_of_a_stage(now: Context) -> Turn | None:
     """The turn that a stage belongs to: the current one, or the request's own, which its first stage opens."""
-    turn = current_turn()
-    if turn is None and (inbound := current_inbound()) is not None:
+    turn = current_turn(now)
+    if turn is None and (inbound := current_inbound(now)) is not None:
         turn = cast("Turn | None", inbound.opened(lambda of: RequestTurn(of).start()))
     return turn
 
 
-def context_below(turn: Turn | None) -> Context:
+def context_below(turn: Turn | None, now: Context) -> Context:
     """The current context; directly below the server's span, with the span of the request's own turn instead."""
-    now = otel_context.get_current()
     if isinstance(turn, RequestTurn) and now.get(SPAN_KEY) is turn.entry_span:
         return Context({**now, SPAN_KEY: turn.span})
     return now

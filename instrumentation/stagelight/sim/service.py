@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from hashlib import sha256
 from typing import Any
@@ -72,7 +72,7 @@ class Service:
             self.requests.clear()
             self._cache = PromptCache()
             self._counting = Counting(self._scenario, self._seed)
-            self._repeats: dict[str, int] = {}
+            self._repeats: OrderedDict[str, int] = OrderedDict()
 
     def application(self) -> ASGIApp:
         """Make the ASGI application."""
@@ -184,7 +184,7 @@ class Service:
     def _seen_before(self, digest: str) -> int:
         with self._lock:
             if len(self._repeats) >= RECORDED and digest not in self._repeats:
-                del self._repeats[next(iter(self._repeats))]
+                self._repeats.popitem(last=False)
             self._repeats[digest] = self._repeats.get(digest, -1) + 1
             return self._repeats[digest]
 
