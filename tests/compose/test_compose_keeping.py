@@ -96,6 +96,9 @@ def test_data_and_secrets_outlive_the_containers(
     deployment.run("down", "--volumes")
     left_over = left(deployment)
     refusal = deployment.restore(Path(__file__))
+    cut_off = archive.with_suffix(".cut-off")
+    cut_off.write_bytes(archive.read_bytes()[:20_000])
+    damage = deployment.restore(cut_off)
     restored = deployment.restore(archive)
     deployment.up()
     deployment.wait_until_healthy()
@@ -107,6 +110,7 @@ def test_data_and_secrets_outlive_the_containers(
     assert after == before
     assert left_over == []
     assert "standard input is no archive that setup backup wrote; nothing was changed" in refusal
+    assert "the archive is damaged or not whole" in damage
     assert "Everything is as it was when the backup was made." in restored
     assert again == before
 

@@ -26,6 +26,11 @@ NO_TIME = "is not accepted; accepted: 1793491200 or 2026-11-01T00:00:00Z"
         ),
         (
             SETUP,
+            ["env", "http://a:1\n$(id)"],
+            "setup: env: 'http://a:1\n$(id)' is not accepted; accepted: an address like http://collector:4318",
+        ),
+        (
+            SETUP,
             ["store", "loki", "key"],
             "setup: store: service 'loki' is not accepted; accepted: alertmanager, collector",
         ),
@@ -43,9 +48,23 @@ NO_TIME = "is not accepted; accepted: 1793491200 or 2026-11-01T00:00:00Z"
         (ERASE, ["order 17", "1793491200"], f"erase: 'order 17' {NO_QUERY}"),
         (ERASE, [QUERY], f"erase: time '' {NO_TIME}"),
         (ERASE, [QUERY, "yesterday"], f"erase: time 'yesterday' {NO_TIME}"),
+        (ERASE, [QUERY, "1793491200\n0"], f"erase: time '1793491200\n0' {NO_TIME}"),
         (ERASE, [QUERY, "1793491200", "now"], f"erase: time 'now' {NO_TIME}"),
     ],
-    ids=["verb", "address", "service", "name", "own name", "nothing", "no selector", "no start", "start", "end"],
+    ids=[
+        "verb",
+        "address",
+        "second line",
+        "service",
+        "name",
+        "own name",
+        "nothing",
+        "no selector",
+        "no start",
+        "start",
+        "second line of start",
+        "end",
+    ],
 )
 def test_wrong_arguments_are_refused_by_name(script: str, arguments: list[str], message: str) -> None:
     """The message says what was received and what is accepted; nothing is printed that a shell would evaluate."""

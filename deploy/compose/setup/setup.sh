@@ -12,6 +12,8 @@
 #   setup restore               put back what backup wrote, from standard input; what is there now is lost
 set -eu
 umask 077
+new='' header=''
+trap 'rm -f "$new" "$header"' EXIT  # what was not finished
 
 ALL=/secrets/all  # the only place where secrets are made; the volumes of the services hold copies
 COLLECTOR=10001
@@ -148,15 +150,21 @@ restore() {
   dd bs=1 count=512 of="$header" 2>/dev/null
   name=$(head -c 12 "$header")
   if [ "$name" != "${ALL#/}/" ]; then
-    rm "$header"
     refuse 'restore: standard input is no archive that setup backup wrote; nothing was changed'
   fi
   each_volume take_back
   empty $ALL
-  cat "$header" - | tar -x -o -p -C / -f -
-  rm "$header"
+  cat "$header" - | tar -x -o -p -C / -f - || broken
   each_volume own_whole
   hand_out
+}
+
+broken() {
+  {
+    echo 'setup: restore: the archive is damaged or not whole; what it lacks is lost here.'
+    echo 'Restore a whole one before you start anything (tar -tf shows whether it is).'
+  } >&2
+  exit 1
 }
 
 rotate() {  # rotate NAME: the new token first, then the one that was newest
@@ -165,14 +173,16 @@ rotate() {  # rotate NAME: the new token first, then the one that was newest
 
 published() {
   case "$BIND" in
-    0.0.0.0 | '[::]') host=127.0.0.1 ;;  # every address of this machine, so also this one
+    0.0.0.0 | '[::]' | ::) host=127.0.0.1 ;;  # every address of this machine, so also this one
+    '['*) host=$BIND ;;
+    *:*) host="[$BIND]" ;;
     *) host=$BIND ;;
   esac
   printf 'http://%s:%s' "$host" "$OTLP_HTTP_PORT"
 }
 
 is_address() {
-  printf %s "$1" | grep -Eq '^https?://[][A-Za-z0-9.:_-]+$'
+  printf %s "$1" | tr '\n' ' ' | grep -Eq '^https?://[][A-Za-z0-9.:_-]+$'
 }
 
 refuse() {
