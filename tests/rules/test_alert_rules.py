@@ -124,6 +124,17 @@ def test_misuse_is_found(text: str, found: list[str]) -> None:
     assert misused(text) == found
 
 
+def test_the_documented_spend_is_the_recorded_one() -> None:
+    """What the README tells people to ask is the rule's expression, but for the window and the labels of the sum."""
+    readme = (ROOT / "prometheus" / "README.md").read_text()
+    (documented,) = re.findall(r"```promql\n(.*?)```", readme, re.DOTALL)
+
+    def difference(text: str) -> str:
+        return re.sub(r"\s", "", text[text.index("clamp_min(") :]).rstrip(")")
+
+    assert difference(documented).replace("7d", "1d") == difference(rules("record")["stagelight:spend_usd:1d"]["expr"])
+
+
 def test_spend_is_never_an_increase() -> None:
     """No rule and no dashboard asks for the growth of a cost counter."""
     folders = [ROOT / "prometheus" / "rules", ROOT / "loki", ROOT / "grafana"]

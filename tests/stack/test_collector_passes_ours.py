@@ -33,7 +33,7 @@ def test_spans_come_out_as_they_were(through: tuple[demo.Sent, Outputs]) -> None
 
 
 def test_records_come_out_as_they_were(through: tuple[demo.Sent, Outputs]) -> None:
-    """Ids, times, levels, names, bodies and attributes; the name is an attribute as well, and none is without a kind."""
+    """Ids, times, levels, names, bodies and attributes; the name is an attribute as well, and each has a kind."""
     sent, outputs = through
     found = eventually(outputs.records, lambda records: len(records) >= len(sent.records))
 

@@ -153,6 +153,7 @@ def test_nothing_is_on_the_collectors_disk(tmp_path: Path) -> None:
         everywhere(stack, a.GEN_AI_INPUT_MESSAGES, CONTENT)
         everywhere(stack, "app.note", SECRETS["OpenAI"])
         everywhere(stack, "user.id", "jane@example.com")
+        eventually(lambda: stack.log("collector").count("Will retry"), lambda said: said >= 3)
     queues = b"".join(path.read_bytes() for path in stack.path("collector", "/var/lib/otelcol").rglob("*_*"))
 
     assert b"app.note" in queues
