@@ -85,7 +85,7 @@ def _function(name: str, headers: Headers) -> Any:
     except (ImportError, AttributeError):
         misuse("state", "STAGELIGHT_REQUEST_IDENTITY:", f"{name!r} cannot be imported; accepted: module:function")
         return None
-    return function(headers)
+    return function(dict(headers))  # a copy: what it takes out of it is still there for others
 
 
 _READERS: Final[Mapping[str, Callable[[str, Headers], Any]]] = {

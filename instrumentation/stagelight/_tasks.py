@@ -51,7 +51,7 @@ def with_owner(context: Context, text: object) -> Context:
         return context
     try:
         found = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return context
     known = found if isinstance(found, dict) else {}
     facts = {name: value for name, value in known.items() if name in Identity._fields and isinstance(value, str)}

@@ -21,7 +21,8 @@ Profile = Literal["released", "latest"]
 
 _TRUE = frozenset({"1", "true", "yes", "on"})
 _FALSE = frozenset({"0", "false", "no", "off"})
-_PATTERN = re.compile(r"[a-z0-9*?._:\[\]-]+")  # of a host name; no scheme, port or path
+_PATTERN = re.compile(r"[a-z0-9*?._-]+|(\[)?[a-f0-9*?.]*(:[a-f0-9*?.]*){2,}(?(1)\])")
+"""Of a host name or an address of IPv6; no scheme, port or path."""
 MIN_KEY_VARIETY = 8  # "aaaa..." is long and still guessed at once
 MIN_KEY_CHARACTERS = 32  # half of a SHA-256 block in hex; shorter keys can be guessed together with the ids
 
@@ -118,7 +119,8 @@ ROWS: tuple[Row, ...] = (
     Row("provider_hosts", "STAGELIGHT_PROVIDER_HOSTS", _hosts, "host=provider pairs separated by commas",
         MappingProxyType({}),
         "Provider of a host the client library cannot tell, e.g. a proxy: 127.0.0.1:8080=openai."),
-    Row("propagate_to", "STAGELIGHT_PROPAGATE_TO", _patterns, "host names and * patterns separated by commas", None,
+    Row("propagate_to", "STAGELIGHT_PROPAGATE_TO", _patterns,
+        "host names and * patterns, without ports, separated by commas", None,
         "Hosts that trace context, baggage and request ids are sent to; not set: all but known AI providers."),
     Row("request_identity", "STAGELIGHT_REQUEST_IDENTITY", parse_rules,
         f"field=source:name pairs separated by commas; fields: {', '.join(FIELDS)}; sources: {', '.join(SOURCES)}", (),

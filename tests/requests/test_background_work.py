@@ -27,7 +27,7 @@ from opentelemetry.instrumentation.celery import CeleryInstrumentor as OfficialI
 from opentelemetry.instrumentation.threading import ThreadingInstrumentor
 from stagelight._inbound import REQUEST_KEY, Inbound, current_inbound
 from stagelight._lifecycle import Attachment
-from stagelight._tasks import carried
+from stagelight._tasks import carried, with_owner
 from stagelight.conventions import attributes as a
 from stagelight.facts import Identity
 from stagelight.integrations.arq import ArqInstrumentor
@@ -230,3 +230,13 @@ def test_a_job_of_nobody_is_serialized_as_ever() -> None:
         instrumentor.uninstrument()
 
     assert "stagelight" not in written[0]
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 4000, "x" * 5000, "[]", "null", '{"request_id": "a\\r\\nb", "tenant": {"a": 1}, "start_ns": "1"}', 5]
+)
+def test_an_owner_that_nobody_of_ours_wrote_is_nobody(text: object) -> None:
+    """Whatever stands in a message, nothing fails and nothing unsafe is taken over."""
+    inbound = current_inbound(with_owner(Context(), text))
+
+    assert inbound is None or (inbound.request_id, inbound.identity) == (None, Identity())

@@ -21,6 +21,7 @@ from stagelight._inbound import REQUEST_KEY, Inbound, current_inbound
 from stagelight._lifecycle import Attachment
 from stagelight.facts import Identity
 from stagelight.propagation import HostAwarePropagator, install, is_allowed
+from stagelight.settings import read
 from stagelight.testing import capture
 
 CARRIED = ("traceparent", "baggage", "x-request-id")
@@ -260,3 +261,23 @@ def test_an_id_of_a_task_or_request_is_taken_over(given: str, kept: str | None) 
     inbound = current_inbound(context)
 
     assert (inbound.request_id if inbound is not None else None) == kept
+
+
+@pytest.mark.parametrize("text", ["*", "none", "orders.internal, 10.*", "::1", "[::1]", "fe80::*", "my_host-1"])
+def test_patterns_of_hosts(text: str) -> None:
+    """Names, patterns, and addresses of both kinds."""
+    settings, problems = read({"STAGELIGHT_PROPAGATE_TO": text})
+
+    assert problems == ()
+    assert settings.propagate_to == tuple(part.strip() for part in text.split(","))
+
+
+@pytest.mark.parametrize("text", ["orders:8080", "http://orders", "orders/x", "[::1]:80", "[::1", "a b", "u@orders"])
+def test_a_pattern_that_could_never_match_is_refused(text: str) -> None:
+    """A port or a scheme would silently leave out the host it is meant for."""
+    _, (problem,) = read({"STAGELIGHT_PROPAGATE_TO": text})
+
+    assert problem.message == (
+        f"STAGELIGHT_PROPAGATE_TO: {text!r} is not accepted; "
+        "accepted: host names and * patterns, without ports, separated by commas"
+    )
