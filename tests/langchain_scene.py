@@ -37,6 +37,7 @@ USAGE = {
 @contextmanager
 def recording(*integrations: str) -> Iterator[None]:
     """LangChain and the named clients are recorded; afterwards nothing of their runs is left."""
+    callback_handler.cache_clear()  # whatever a test that failed has left
     with ExitStack() as stack:
         for name in ("langchain", *integrations):
             instrumentor = getattr(import_module(f"stagelight.integrations.{name}"), _INTEGRATIONS[name])()

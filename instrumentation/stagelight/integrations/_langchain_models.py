@@ -74,6 +74,8 @@ class ModelRun(Call):
 
     def said(self, has_content: bool) -> None:
         """A chunk has come."""
+        if not self._is_call:
+            self.request = self.request._replace(stream=True)
         if not self._is_the_call():
             return
         if self._stream is None:
