@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
 import openai
+from langchain_core.embeddings import Embeddings
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
@@ -198,10 +199,10 @@ async def made(model: Any) -> AsyncIterator[Any]:
     yield model
 
 
-class Embeddings:
+class Letters(Embeddings):
     """Vectors of a text, in this process: how often each of a few letters occurs in it."""
 
-    def embed_documents(self, texts: Sequence[str]) -> list[list[float]]:
+    def embed_documents(self, texts: list[str]) -> list[list[float]]:
         """Of several texts."""
         return [[text.count(letter) + 0.1 for letter in "aemt"] for text in texts]
 
@@ -212,6 +213,6 @@ class Embeddings:
 
 def store() -> InMemoryVectorStore:
     """A vector store with three texts."""
-    found = InMemoryVectorStore(Embeddings())
+    found = InMemoryVectorStore(Letters())
     found.add_texts(["The tide is the sea coming and going.", "The moon pulls.", "Meteors fall."])
     return found
