@@ -117,13 +117,15 @@ def test_masked_labels_stay_apart(collector: tuple[Stack, Outputs]) -> None:
     del second.attributes[:]
     put(second, "app.to", "john@example.com")
     put(second, a.GEN_AI_INPUT_MESSAGES, "hello")
+    put(second, "app.password", "hunter2")
     exemplar = first.exemplars.add(time_unix_nano=first.time_unix_nano, as_int=1, span_id=b"12345678")
     exemplar.filtered_attributes.add(key="app.text").value.string_value = "secret words"
     send(stack, "metrics", request)
     eventually(lambda: points(outputs, "app.mails"), lambda found: len(found) == 2)
 
     jane, john = (attributes(point) for point in points(outputs, "app.mails"))
-    assert [len(jane["app.to"]), len(john["app.to"]), len(john[a.GEN_AI_INPUT_MESSAGES])] == [64, 64, 64]
+    masked = (jane["app.to"], john["app.to"], john[a.GEN_AI_INPUT_MESSAGES], john["app.password"])
+    assert [len(one) for one in masked] == [64, 64, 64, 64]
     assert jane["app.to"] != john["app.to"]
     assert [list(one.filtered_attributes) for one in points(outputs, "app.mails")[0].exemplars] == [[]]
 
