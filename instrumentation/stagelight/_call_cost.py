@@ -44,7 +44,8 @@ def price_of(
     if usage is None:
         return None
     # A proxy that is known to forward to the provider.
-    told = request.server_address in hosts or f"{request.server_address}:{request.server_port or 443}" in hosts
+    address, port = request.server_address, request.server_port or 443
+    told = bool(hosts) and (address in hosts or f"{address}:{port}" in hosts)
     tier = response.service_tier if response is not None else None
     price = partial(
         cost.price,
@@ -55,6 +56,6 @@ def price_of(
         operation=request.operation,
         service_tier=tier or request.service_tier,
         at=at,
-        server_address=None if told else request.server_address,
+        server_address=None if told else address,
     )
     return quietly("price", price, NO_USAGE)
