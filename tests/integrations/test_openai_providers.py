@@ -316,6 +316,36 @@ def usage_of(told: Any) -> Usage | None:
             },
             Usage(input_tokens=10, output_tokens=5, cache_read_tokens=8, cache_write_tokens=2, reasoning_tokens=3),
         ),
+        # as recorded by opentelemetry-python-genai's tests of its openai instrumentation:
+        # test_chat_completion_reasoning_tokens.yaml, commit af5b97a, with what Azure's gateway adds
+        (
+            {
+                "completion_tokens": 85,
+                "completion_tokens_details": {
+                    "accepted_prediction_tokens": 0,
+                    "audio_tokens": 0,
+                    "reasoning_tokens": 19,
+                    "rejected_prediction_tokens": 0,
+                },
+                "latency_checkpoint": {"engine_ttft_ms": 310, "user_visible_ttft_ms": 926},
+                "prompt_tokens": 29,
+                "prompt_tokens_details": {"audio_tokens": 0, "cached_tokens": 0},
+                "total_tokens": 114,
+            },
+            Usage(input_tokens=29, output_tokens=85, cache_read_tokens=0, reasoning_tokens=19),
+        ),
+        # as recorded by opentelemetry-python-contrib's tests of its openai-v2 instrumentation:
+        # test_responses_create_reports_reasoning_tokens[content_mode0].yaml, commit 7ef25fd
+        (
+            {
+                "input_tokens": 44,
+                "input_tokens_details": {"cached_tokens": 0},
+                "output_tokens": 288,
+                "output_tokens_details": {"reasoning_tokens": 9},
+                "total_tokens": 332,
+            },
+            Usage(input_tokens=44, output_tokens=288, cache_read_tokens=0, reasoning_tokens=9),
+        ),
         # no counts
         ({"prompt_tokens": 10**30, "completion_tokens": 5}, Usage(output_tokens=5)),
         ({"prompt_tokens": 2**53, "completion_tokens": 2**53 + 1}, Usage(input_tokens=2**53)),
