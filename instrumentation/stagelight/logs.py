@@ -63,7 +63,7 @@ _INTEGERS: Final = range(-(2**63), 2**63)
 
 
 def trace_context(_logger: Any, _method: str, event_dict: EventDict) -> EventDict:
-    """Add ``trace_id`` and ``span_id`` (hex) of the current span, the turn's name as ``turn``, and the ``request_id``."""
+    """Add ``trace_id`` and ``span_id`` (hex) of the current span, the turn as ``turn``, and the ``request_id``."""
     with guard("trace_context"):
         span = trace.get_current_span().get_span_context()
         if span.is_valid:
