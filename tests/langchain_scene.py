@@ -214,5 +214,5 @@ class Letters(Embeddings):
 def store() -> InMemoryVectorStore:
     """A vector store with three texts."""
     found = InMemoryVectorStore(Letters())
-    found.add_texts(["The tide is the sea coming and going.", "The moon pulls.", "Meteors fall."])
+    found.add_texts(["The tide is the sea coming and going.", "The moon pulls.", "Meteors fall."], ids=["1", "2", "3"])
     return found

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Sequence
+import sys
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Sequence
+from functools import partial
 from typing import Any
 
 from opentelemetry import context as otel_context
@@ -12,28 +14,33 @@ from stagelight._lifecycle import Attachment
 from stagelight.integrations._instrumentor import Wrapper
 from stagelight.integrations._langchain_models import ModelRun
 
-__all__ = ["Work", "pulled", "pulled_async"]
+__all__ = ["Work", "named", "pulled", "pulled_async"]
 
 Find = Callable[[Any, tuple[Any, ...], dict[str, Any]], "ModelRun | None"]
 """Instance, arguments and keywords -> the run that the code works for."""
 
 
-def pulled(find: Find) -> Wrapper:
-    """The run is current while a generator is asked for the next item, not while its caller has it."""
+def pulled(find: Find, *, ends_run: bool) -> Wrapper:
+    """The run is current while a generator is asked for the next item, not while its caller has it.
+
+    Args:
+        find: gives the run, when the first item is asked for.
+        ends_run: whether the run is over with the generator, also if LangChain does not say so.
+    """
 
     def wrapper(wrapped: Callable[..., Any], instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         inner = wrapped(*args, **kwargs)
-        return _named(_delegated(inner, lambda: find(instance, args, kwargs)), inner)
+        return _named(_delegated(inner, lambda: find(instance, args, kwargs), ends_run), inner)
 
     return wrapper
 
 
-def pulled_async(find: Find) -> Wrapper:
+def pulled_async(find: Find, *, ends_run: bool) -> Wrapper:
     """The same for an asynchronous generator."""
 
     def wrapper(wrapped: Callable[..., Any], instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         inner = wrapped(*args, **kwargs)
-        return _named(_delegated_async(inner, lambda: find(instance, args, kwargs)), inner)
+        return _named(_delegated_async(inner, lambda: find(instance, args, kwargs), ends_run), inner)
 
     return wrapper
 
@@ -43,10 +50,21 @@ def _named(outer: Any, inner: Any) -> Any:
     return outer
 
 
-class _Pulls(Generator[Any, Any, Any]):
+class _Pulls:
+    """What ``yield from`` needs of a generator."""
+
+    __slots__ = ("_inner", "_run")
+
     def __init__(self, inner: Generator[Any, Any, Any], run: ModelRun) -> None:
         self._inner = inner
         self._run = run
+
+    def __iter__(self) -> _Pulls:
+        return self
+
+    def __next__(self) -> Any:
+        with self._run.active():
+            return next(self._inner)
 
     def send(self, value: Any) -> Any:
         with self._run.active():
@@ -56,26 +74,83 @@ class _Pulls(Generator[Any, Any, Any]):
         with self._run.active():
             return self._inner.throw(*error)
 
+    def close(self) -> None:
+        with self._run.active():
+            self._inner.close()
 
-def _delegated(inner: Generator[Any, Any, Any], find: Callable[[], ModelRun | None]) -> Generator[Any, Any, Any]:
+
+def _delegated(
+    inner: Generator[Any, Any, Any], find: Callable[[], ModelRun | None], ends_run: bool
+) -> Generator[Any, Any, Any]:
     run = quietly("langchain stream", find, None)
-    return (yield from inner if run is None else _Pulls(inner, run))
+    if run is None:
+        return (yield from inner)
+    try:
+        return (yield from _Pulls(inner, run))
+    finally:
+        if ends_run:
+            run.left()
 
 
-async def _delegated_async(inner: AsyncGenerator[Any, Any], find: Callable[[], ModelRun | None]) -> AsyncIterator[Any]:
+class _Resumed:
+    """Block around a ``yield`` that keeps what the caller throws in, for the inner generator."""
+
+    error: BaseException | None = None
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
+        self.error = error
+        return not isinstance(error, GeneratorExit)
+
+
+async def _delegated_async(
+    inner: AsyncGenerator[Any, Any], find: Callable[[], ModelRun | None], ends_run: bool
+) -> AsyncGenerator[Any, Any]:
     run = quietly("langchain stream", find, None)
-    active = Attachment(otel_context.get_current()) if run is None else None
+    active = partial(Attachment, otel_context.get_current()) if run is None else run.active
+    advance = _first(inner)
     try:
         while True:
             try:
-                with active or run.active():  # type: ignore[union-attr]  # one of the two there is
-                    item = await anext(inner)
+                with active():
+                    item = await advance
             except StopAsyncIteration:
                 return
-            yield item
+            resumed, sent = _Resumed(), None
+            try:
+                with resumed:
+                    sent = yield item
+            except GeneratorExit:
+                with active():
+                    await inner.aclose()
+                raise
+            advance = inner.asend(sent) if resumed.error is None else inner.athrow(resumed.error)
     finally:
-        with active or run.active():  # type: ignore[union-attr]
-            await inner.aclose()
+        if run is not None and ends_run:
+            run.left()  # LangChain does not say so when the loop is closing
+
+
+def _first(inner: AsyncGenerator[Any, Any]) -> Awaitable[Any]:
+    """Ask for the first item; closing ``inner`` is the outer generator's affair: the loop must not do it as well."""
+    hooks = sys.get_asyncgen_hooks()
+    sys.set_asyncgen_hooks(None, None)
+    try:
+        return anext(inner)
+    finally:
+        sys.set_asyncgen_hooks(*hooks)
+
+
+def named(wrapper: Wrapper) -> Wrapper:
+    """The wrapper's coroutines bear the function's own name."""
+
+    def naming(wrapped: Callable[..., Any], instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        coroutine = wrapper(wrapped, instance, args, kwargs)
+        coroutine.__name__, coroutine.__qualname__ = wrapped.__name__, wrapped.__qualname__
+        return coroutine
+
+    return naming
 
 
 class Work:

@@ -6,7 +6,7 @@ that it is the call. Where none has by the first chunk, or by the end, the run b
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 from weakref import ref
 
@@ -29,7 +29,7 @@ _KEY: Final = otel_context.create_key("stagelight.integrations.langchain.model")
 class ModelRun(Call):
     """One run of a model; ``active`` is the block in which the model works."""
 
-    __slots__ = ("_before", "_block", "_is_call", "_stream", "is_answered", "is_begun", "siblings")
+    __slots__ = ("_before", "_block", "_is_call", "_stream", "forget", "is_answered", "is_begun", "siblings")
 
     def __init__(self) -> None:
         super().__init__("llm", Request())
@@ -39,6 +39,8 @@ class ModelRun(Call):
         """Whether another call, or a cache, gives the answer."""
         self.siblings: Sequence[ModelRun] = ()
         """Runs that the same code works for."""
+        self.forget: Callable[[], object] = lambda: None
+        """Called when the run is over, whoever says so."""
         self._block: Call | None = None
         self._is_call = False
         self._stream: StreamEnd | None = None
@@ -112,7 +114,8 @@ class ModelRun(Call):
             self._open.clear()
 
     def left(self) -> None:
-        """Nobody waits for the run any more; safe inside a garbage collection."""
+        """Nobody waits for the run any more, if it is not over; safe inside a garbage collection."""
+        self.forget()
         if self._stream is None:
             self._open.clear()
         else:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Final, Generic, TypeVar
 
 from opentelemetry import context as otel_context
@@ -238,6 +239,7 @@ class Runs:
                 with Attachment(self._context(more.get("parent_run_id"), more)):
                     run = ModelRun().start()
             run.asked(request_of(more.get("metadata"), more.get("invocation_params"), operation))
+            run.forget = partial(self._models.take, run_id)
             self._models.put(run_id, run)
 
     def on_llm_new_token(self, token: Any, *, run_id: Any, **_: Any) -> None:

@@ -21,7 +21,7 @@ from stagelight._lifecycle import Attachment
 from stagelight.facts import Request, Response, Retrieved, Stage
 from stagelight.integrations._engine import Begin, Observed, around, around_async
 from stagelight.integrations._instrumentor import Coverage, Instrumentor, Target
-from stagelight.integrations._langchain_frames import Work, pulled, pulled_async
+from stagelight.integrations._langchain_frames import Work, named, pulled, pulled_async
 from stagelight.integrations._langchain_models import ModelRun, current_run
 from stagelight.integrations._langchain_runs import Runs, is_control_flow
 from stagelight.integrations._reading import amount, count, part, text
@@ -263,14 +263,14 @@ class LangChainInstrumentor(Instrumentor):
 
     @property
     def targets(self) -> Sequence[Target]:
-        functions = (Target(*place, around(begin), around_async(begin)) for place, begin in _FUNCTIONS.items())
+        functions = (Target(*place, around(begin), named(around_async(begin))) for place, begin in _FUNCTIONS.items())
         streams = ((_CHAT, "BaseChatModel"), (_TEXT, "BaseLLM"))
         return (
             *functions,
-            *(Target(module, f"{kind}.stream", pulled(_stream)) for module, kind in streams),
-            *(Target(module, f"{kind}.astream", pulled_async(_stream)) for module, kind in streams),
-            Target(_CHAT, "BaseChatModel._iter_v2_events", pulled(_events)),
-            Target(_CHAT, "BaseChatModel._aiter_v2_events", pulled_async(_events)),
+            *(Target(module, f"{kind}.stream", pulled(_stream, ends_run=True)) for module, kind in streams),
+            *(Target(module, f"{kind}.astream", pulled_async(_stream, ends_run=True)) for module, kind in streams),
+            Target(_CHAT, "BaseChatModel._iter_v2_events", pulled(_events, ends_run=False)),
+            Target(_CHAT, "BaseChatModel._aiter_v2_events", pulled_async(_events, ends_run=False)),
         )
 
     def _instrument(self, **more: Any) -> None:
