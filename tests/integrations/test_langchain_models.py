@@ -20,6 +20,7 @@ from langchain_core.outputs import ChatGeneration, ChatResult
 from stagelight._calls import current_call
 from stagelight.conventions import attributes as a
 from stagelight.conventions import metrics as m
+from stagelight.integrations.langchain import LangChainInstrumentor, read
 from stagelight.sim import Simulator
 from stagelight.testing import Captured
 
@@ -372,6 +373,23 @@ def test_a_block_around_a_model_without_a_client(way: scene.Way, ask: Any) -> No
     assert len(captured.spans) == 1
     assert (call.name, call.attributes[a.GEN_AI_PROVIDER_NAME]) == ("chat tide", "acme")
     assert call.attributes[a.GEN_AI_USAGE_OUTPUT_TOKENS] == 30
+
+
+def test_answers_that_are_recorded_by_hand() -> None:
+    """``record`` reads messages and results of LangChain's models, and nothing else of LangChain's."""
+    model = scene.Local()
+
+    async def scenario(_way: scene.Way, _model: Any) -> None:
+        for answer in (model.invoke(ASKED), model.generate([[HumanMessage(ASKED)]])):
+            with stagelight.llm(provider="acme", model="tide") as call:
+                call.record(answer)
+
+    LangChainInstrumentor().uninstrument()
+    captured, _ = alone(scene.Way("sync"), model, scenario)
+    LangChainInstrumentor().switch_on()
+
+    assert [call.attributes[a.GEN_AI_USAGE_INPUT_TOKENS] for call in captured.calls] == [120, 120]
+    assert read(HumanMessage(ASKED)) is None
 
 
 # caches

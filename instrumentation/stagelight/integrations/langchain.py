@@ -22,7 +22,7 @@ from stagelight.facts import Request, Response, Retrieved, Stage
 from stagelight.integrations._engine import Begin, Observed, around, around_async
 from stagelight.integrations._instrumentor import Coverage, Instrumentor, Target
 from stagelight.integrations._langchain_frames import Work, named, pulled, pulled_async
-from stagelight.integrations._langchain_models import ModelRun, current_run
+from stagelight.integrations._langchain_models import ModelRun, current_run, response_of
 from stagelight.integrations._langchain_runs import Runs, is_control_flow
 from stagelight.integrations._reading import amount, count, part, text
 
@@ -151,6 +151,7 @@ def _provider(kind: str) -> str:
     return kind.lower()
 
 
+_ANSWERS = frozenset({"ai", "AIMessageChunk"})
 _SCORES = ("relevance_score", "score")
 
 
@@ -164,9 +165,11 @@ def _scores(documents: Sequence[Any]) -> tuple[float, ...]:
     return ()
 
 
-def read(_response: Any) -> Response | None:
-    """Nothing: answers of LangChain come from its models."""
-    return None
+def read(response: Any) -> Response | None:
+    """The facts of a model's message or of its whole result; ``None`` for anything else of LangChain's."""
+    if text(part(response, "type")) in _ANSWERS:
+        return response_of({"generations": [[{"message": response}]]})
+    return response_of(response) if type(response).__name__ == "LLMResult" else None
 
 
 # models, and the contexts of runs
