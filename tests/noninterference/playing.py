@@ -7,6 +7,7 @@ import gc
 import re
 import sys
 import traceback
+import warnings
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from inspect import isawaitable
@@ -141,9 +142,13 @@ async def call_only(use: Use, client: Any) -> None:
                         await item_of(items)
 
 
+def _warning(heard: warnings.WarningMessage) -> tuple[str, ...]:
+    return heard.category.__name__, _PLACES.sub("", str(heard.message)), heard.filename
+
+
 @contextmanager
 def lived(notes: Notes) -> Iterator[None]:
-    """Note what nobody could catch: errors of destructors, and warnings that they make."""
+    """Note what nobody could catch: warnings, with the file that they blame, and errors of destructors."""
     unheard: list[tuple[Any, ...]] = []
 
     def hear(event: Any) -> None:
@@ -152,12 +157,16 @@ def lived(notes: Notes) -> Iterator[None]:
     gc.freeze()  # or each collection would look at the whole of every imported client
     before, sys.unraisablehook = sys.unraisablehook, hear
     try:
-        yield
-        gc.collect()
+        with warnings.catch_warnings(record=True) as heard:
+            warnings.simplefilter("always")
+            yield
+            gc.collect()
     finally:
         sys.unraisablehook = before
     # When each is collected is the interpreter's affair.
     notes.say("unheard", *sorted(map(repr, unheard)))
+    # Whether a forgotten socket is closed before it is freed depends on where a collection opens their cycle.
+    notes.say("warned", *sorted({_warning(one) for one in heard if one.category is not ResourceWarning}))
 
 
 def played(client: Client, server: Server, options: Options, act: Callable[[Any, Notes], Any]) -> Run:

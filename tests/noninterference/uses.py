@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from noninterference.servers import Server
 from stagelight.integrations._instrumentor import Instrumentor
 
-__all__ = ["FAULTS", "Client", "Kind", "Options", "Use", "each", "now"]
+__all__ = ["FAULTS", "Client", "Kind", "Opening", "Options", "Use", "each", "now"]
 
 Kind = str
 """``sync`` or ``async``."""
@@ -66,6 +66,8 @@ class Use:
     """The chunk of the server's answer that completes the first item; ``None`` where the server cannot be stopped."""
     calls: int = 25
     """How often it is called to see what grows."""
+    needs: str = ""
+    """What versions of the client that can do this have: ``module:Class.function``."""
 
     @property
     def title(self) -> str:
@@ -110,7 +112,8 @@ class Client:
 
     def rows(self) -> list[tuple[Use, Kind]]:
         """Each use with each kind of client that is installed."""
-        return [(use, kind) for use in self.uses for kind in self.kinds() if kind in use.kinds]
+        uses = [use for use in self.uses if _has(use.needs)]
+        return [(use, kind) for use in uses for kind in self.kinds() if kind in use.kinds]
 
 
 def _found(name: str) -> bool:
@@ -118,6 +121,17 @@ def _found(name: str) -> bool:
         return find_spec(name) is not None
     except ModuleNotFoundError:  # a parent package is missing
         return False
+
+
+def _has(path: str) -> bool:
+    module, _, place = path.partition(":")
+    try:
+        found: Any = import_module(module) if module else None
+    except ImportError:
+        return False
+    for name in filter(None, place.split(".")):
+        found = getattr(found, name, None)
+    return not path or found is not None
 
 
 async def now(result: Any) -> Any:

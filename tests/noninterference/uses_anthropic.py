@@ -71,12 +71,6 @@ async def _tools(client: Any) -> Any:
     )
 
 
-def _has_tools() -> bool:
-    import anthropic
-
-    return hasattr(anthropic, "beta_tool")
-
-
 CREATE, STREAM = "messages.create", "messages.stream"
 
 USES = (
@@ -108,12 +102,20 @@ USES = (
         is_block=True,
         first=4,
     ),
-    Use("messages.parse", lambda client: client.messages.parse(**ASK)),
+    Use(
+        "messages.parse",
+        lambda client: client.messages.parse(**ASK),
+        needs="anthropic.resources.messages:Messages.parse",
+    ),
     Use("beta.messages.create", lambda client: client.beta.messages.create(**ASK)),
     Use("beta.messages.stream", lambda client: client.beta.messages.stream(**ASK), items=each, is_block=True, first=1),
-    Use("beta.messages.parse", lambda client: client.beta.messages.parse(**ASK)),
-    Use("beta.messages.tool_runner", _tools, items=each),
-    Use("tools that the tool runner executes", _tools, items=each),
+    Use(
+        "beta.messages.parse",
+        lambda client: client.beta.messages.parse(**ASK),
+        needs="anthropic.resources.beta.messages:Messages.parse",
+    ),
+    Use("beta.messages.tool_runner", _tools, items=each, needs="anthropic:beta_tool"),
+    Use("tools that the tool runner executes", _tools, items=each, needs="anthropic:beta_tool"),
 )
 
 CLIENT = Client("anthropic", "AnthropicInstrumentor", ("anthropic",), _open, USES, provider="anthropic", faults=FAULTS)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import wave
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -49,8 +51,25 @@ def _streamed(answer: Any) -> Any:
     return answer.http_response.status_code, answer.http_response.is_closed, answer.http_response.is_stream_consumed
 
 
+def _helpers(client: Any) -> Any:
+    """Chat completions with the helpers ``parse`` and ``stream``, which were beta at first."""
+    completions = client.chat.completions
+    return completions if hasattr(completions, "parse") else client.beta.chat.completions
+
+
+def _sound() -> tuple[str, bytes]:
+    into = io.BytesIO()
+    with wave.open(into, "wb") as audio:
+        audio.setnchannels(1)
+        audio.setsampwidth(2)
+        audio.setframerate(16_000)
+        audio.writeframes(bytes(2_000))
+    return "speech.wav", into.getvalue()
+
+
 CHAT_CREATE, CHAT_STREAM, RESPONSES_STREAM = "chat.completions.create", "chat.completions.stream", "responses.stream"
-SPEAK = "audio.speech.create"
+SPEAK, HEAR, TRANSLATE = "audio.speech.create", "audio.transcriptions.create", "audio.translations.create"
+RESPONSES = "openai.resources.responses:Responses"
 
 USES = (
     Use(CHAT_CREATE, lambda client: client.chat.completions.create(**CHAT), seen=lambda one: one.to_json(), calls=1000),
@@ -93,12 +112,26 @@ USES = (
         "refused",
         fails=True,
     ),
-    Use("chat.completions.parse", lambda client: client.chat.completions.parse(**CHAT)),
-    Use(CHAT_STREAM, lambda client: client.chat.completions.stream(**CHAT), items=each, is_block=True, first=1),
-    Use("responses.create", lambda client: client.responses.create(**ASK)),
-    Use("responses.create", lambda client: client.responses.create(**ASK, stream=True), "streamed", each, first=1),
-    Use("responses.parse", lambda client: client.responses.parse(**ASK)),
-    Use(RESPONSES_STREAM, lambda client: client.responses.stream(**ASK), items=each, is_block=True, first=1),
+    Use("chat.completions.parse", lambda client: _helpers(client).parse(**CHAT)),
+    Use(CHAT_STREAM, lambda client: _helpers(client).stream(**CHAT), items=each, is_block=True, first=1),
+    Use("responses.create", lambda client: client.responses.create(**ASK), needs=RESPONSES),
+    Use(
+        "responses.create",
+        lambda client: client.responses.create(**ASK, stream=True),
+        "streamed",
+        each,
+        first=1,
+        needs=RESPONSES,
+    ),
+    Use("responses.parse", lambda client: client.responses.parse(**ASK), needs=RESPONSES),
+    Use(
+        RESPONSES_STREAM,
+        lambda client: client.responses.stream(**ASK),
+        items=each,
+        is_block=True,
+        first=1,
+        needs=RESPONSES,
+    ),
     Use("embeddings.create", lambda client: client.embeddings.create(**EMBED)),
     Use(SPEAK, lambda client: client.audio.speech.create(**SPEECH), seen=lambda sound: sound.content),
     Use(
@@ -118,6 +151,16 @@ USES = (
         first=1,
     ),
     Use(SPEAK, lambda client: client.audio.speech.with_raw_response.create(**SPEECH), "raw", seen=_raw),
+    Use(HEAR, lambda client: client.audio.transcriptions.create(model="whisper-1", file=_sound())),
+    Use(
+        HEAR,
+        lambda client: client.audio.transcriptions.create(model="gpt-4o-transcribe", file=_sound(), stream=True),
+        "streamed",
+        each,
+        first=1,
+        needs="openai.types.audio:TranscriptionStreamEvent",
+    ),
+    Use(TRANSLATE, lambda client: client.audio.translations.create(model="whisper-1", file=_sound())),
 )
 
 CLIENT = Client("openai", "OpenAIInstrumentor", ("openai",), _open, USES, provider="openai", faults=FAULTS)

@@ -7,7 +7,7 @@ import sys
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
-from types import ModuleType
+from types import CoroutineType, ModuleType
 from typing import Any, ClassVar, NamedTuple
 
 from opentelemetry.instrumentation.instrumentor import (  # type: ignore[attr-defined]  # not in its __all__
@@ -172,6 +172,11 @@ class Instrumentor(BaseInstrumentor):  # type: ignore[misc]  # the base class is
         def wrapper(wrapped: Callable[..., Any], instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             if not self._switched_on or switched != self._switched or not is_instrumentation_enabled():
                 return wrapped(*args, **kwargs)
-            return around(wrapped, instance, args, kwargs)
+            result = around(wrapped, instance, args, kwargs)
+            if isinstance(result, CoroutineType):
+                # What tasks, warnings and debuggers call it.
+                result.__name__ = getattr(wrapped, "__name__", result.__name__)
+                result.__qualname__ = getattr(wrapped, "__qualname__", result.__qualname__)
+            return result
 
         return wrapper
