@@ -4,10 +4,11 @@ SHELL := /bin/sh
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+JOBS ?= 2
 PYTHON ?= $(shell for python in python3.13 python3.12 python3.11 python3 python; do \
 	"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$python"; break; }; done)
 
-.PHONY: help demo test test-integrations check generate bench tools clean
+.PHONY: help demo test soak noninterference test-integrations check generate bench tools clean
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-19s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -15,8 +16,14 @@ help: ## list the verbs
 demo: $(STAMP) ## see it work: forty questions to an example application, measured and priced
 	@$(BIN)/stagelight demo $(ARGS)
 
-test: $(STAMP) ## run the tests, with branch coverage
-	@STAGELIGHT_STRICT=1 $(BIN)/python -m pytest --cov --cov-report=term:skip-covered $(ARGS)
+test: $(STAMP) ## run the tests, with branch coverage, in JOBS processes
+	@STAGELIGHT_STRICT=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --cov --cov-report=term:skip-covered $(ARGS)
+
+soak: $(STAMP) ## run the faults of the stack with outages of ten minutes
+	@STAGELIGHT_STRICT=1 STAGELIGHT_SOAK=1 $(BIN)/python -m pytest tests/stack/test_faults_of_programs.py $(ARGS)
+
+noninterference: $(STAMP) ## compare clients with and without Stagelight: VERSIONS="openai==2.0.0 anthropic"
+	@$(BIN)/python tests/matrix.py --with "$(VERSIONS)" tests/noninterference
 
 test-integrations: $(STAMP) ## run the client tests with the oldest and newest supported versions
 	@$(BIN)/python tests/matrix.py $(ARGS)

@@ -36,7 +36,7 @@ def services() -> tuple[str, ...]:
     return tuple(name for name in compose_file()["services"] if name not in left_out)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # only one runs at a time: tests in other processes wait for its end
 def engine(tmp_path_factory: pytest.TempPathFactory, services: tuple[str, ...]) -> Iterator[Engine]:
     """A container engine that knows the images of the compose file."""
     if os.geteuid() != 0:
@@ -74,7 +74,7 @@ def pytest_runtest_makereport(
     """Show with a failure what the containers printed."""
     report: Any = yield
     deployed = getattr(item, "funcargs", {}).get("deployment")
-    if report.failed and deployed is not None:
+    if report.failed and report.when != "teardown" and deployed is not None:
         report.sections.append(("end of the logs of the containers", deployed.logs()))
     return report  # type: ignore[no-any-return]  # pytest's hooks are not typed
 

@@ -33,6 +33,8 @@ def test_help_lists_every_verb() -> None:
         "help",
         "demo",
         "test",
+        "soak",
+        "noninterference",
         "test-integrations",
         "check",
         "generate",
