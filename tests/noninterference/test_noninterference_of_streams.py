@@ -72,7 +72,7 @@ def test_any_order_of_steps_is_the_same_to_the_caller(
     @settings(max_examples=6, deadline=None, database=None, suppress_health_check=list(HealthCheck))
     @given(st.lists(st.sampled_from(STEPS), max_size=6), st.booleans())
     def same(steps: list[str], is_held: bool) -> None:
-        if not is_held or use.first is None:
+        if not is_held or use.first is None or not use.gives_up:
             assert compared(Drive(steps)) == []
             return
         # On a busy machine an item may come too late once with us and once without: that is no difference.
@@ -94,7 +94,9 @@ async def _dropped(use: Use, opened: Any, notes: Notes, taken: int) -> bool | No
 
 @pytest.mark.parametrize("taken", [0, 1])
 @pytest.mark.parametrize(
-    ("client", "use", "kind"), [row for row in STREAMS if row[2] == "sync" and not row[1].is_block], ids=title_of
+    ("client", "use", "kind"),
+    [row for row in STREAMS if row[2] == "sync" and not row[1].is_block and not row[1].fails],
+    ids=title_of,
 )
 def test_a_dropped_stream_is_freed_as_early_as_alone(
     client: Client, use: Use, kind: Kind, taken: int, serve: Any, observed: Any

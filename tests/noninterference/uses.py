@@ -64,6 +64,8 @@ class Use:
     """Whether it raises without any fault."""
     first: int | None = None
     """The chunk of the server's answer that completes the first item; ``None`` where the server cannot be stopped."""
+    gives_up: bool = True
+    """Whether the client can be told how long to wait for the next bytes."""
     calls: int = 25
     """How often it is called to see what grows."""
     needs: str = ""

@@ -37,12 +37,11 @@ async def _open(server: Server, options: Options) -> AsyncIterator[Any]:
     from elevenlabs_clients import client_of
 
     usual: Any = {"verify": PLAIN, "headers": dict(options.headers), "timeout": options.timeout_s}
-    if options.kind == "async":
-        async with httpx.AsyncClient(**usual) as http:
-            yield client_of(server.origin, http)
-    else:
+    async with httpx.AsyncClient(**usual) as http_async:
         with httpx.Client(**usual) as http:
-            yield client_of(server.origin, http)
+            client = client_of(server.origin, http_async if options.kind == "async" else http)
+            client._client_wrapper._timeout = options.timeout_s  # with each request, in place of the one above
+            yield client
 
 
 def _hear(client: Any) -> Any:
@@ -88,6 +87,7 @@ USES = (
         items=each,
         kinds=("sync",),
         first=1,
+        gives_up=False,
     ),
     Use("speech_to_text.convert", _hear),
 )
