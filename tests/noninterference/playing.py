@@ -60,7 +60,10 @@ class Notes:
 
 
 def _text(value: Any) -> str:
-    return _PLACES.sub("", repr(value))
+    try:
+        return _PLACES.sub("", repr(value))
+    except Exception as error:  # noqa: BLE001 - a client's own, asyncpg's for one
+        return f"no text: {error!r}"
 
 
 def told(error: BaseException | None) -> tuple[Any, ...]:

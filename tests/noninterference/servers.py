@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from typing import Any, Protocol
+from urllib.parse import urlsplit, urlunsplit
 
+from noninterference.relaying import Relay
 from stagelight.sim import Simulator
 from stagelight.sim.wire import Recorded
 
-__all__ = ["NoServer", "Server", "Simulated"]
+__all__ = ["NoServer", "Relayed", "Server", "Simulated"]
 
 TRACE = frozenset({"traceparent", "tracestate", "baggage"})
 """Headers that a client which traces itself sends once there is a span."""
@@ -75,6 +77,32 @@ class Simulated:
     def count(self) -> int:
         """Requests so far."""
         return len(self.simulator.requests)
+
+
+class Relayed:
+    """A PostgreSQL behind a relay.
+
+    Args:
+        relay: what is before it.
+        url: where the database would be without.
+    """
+
+    def __init__(self, relay: Relay, url: str) -> None:
+        self._relay = relay
+        parts = urlsplit(url)
+        self.origin = urlunsplit(parts._replace(netloc=f"{parts.username}@127.0.0.1:{relay.port}"))
+
+    def forget(self) -> None:
+        """Forget what came in."""
+        self._relay.forget()
+
+    def sent(self) -> list[Any]:
+        """The messages of each connection."""
+        return self._relay.messages()
+
+    def count(self) -> int:
+        """Messages so far."""
+        return sum(map(len, self._relay.messages()))
 
 
 def _comparable(request: Recorded) -> tuple[Any, ...]:
