@@ -28,12 +28,18 @@ class _Opened:
         self._is_async = kind == "async"
         self.model = model
         self.local = LocalStream()
-        self.broken = LocalStream(error=ConnectionError("gone"), fails_after=2)
         self.prompt = ChatPromptTemplate.from_template("What do {things} do?")
         self.chain = self.prompt | self.model | StrOutputParser()
         self.store = store()
         self.tool = StructuredTool.from_function(_weather)
         self.given = {"things": "tides"}
+
+    @property
+    def broken(self) -> Any:
+        """A model that fails; a new one, because an exception keeps the frames of every time that it is raised."""
+        from langchain_scene import LocalStream
+
+        return LocalStream(error=ConnectionError("gone"), fails_after=2)
 
     def invoke(self, thing: Any, given: Any, **config: Any) -> Any:
         """The answer, or what is to be awaited for it; with the same ids of runs each time."""

@@ -175,6 +175,7 @@ class BatchQueue(Generic[Item]):
         try:
             while batch := self._take():
                 self._send(batch)
+                del batch  # not to be kept while there is nothing to do
         finally:
             self._thread = None  # whatever ended it, the next item finds a new one
 
