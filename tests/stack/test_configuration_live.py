@@ -312,7 +312,8 @@ def test_refusals_become_alerts_and_changes_are_loaded(tmp_path: Path) -> None:
 
         def firing() -> set[str]:
             found = get(f"{prometheus}/api/v1/alerts")["data"]["alerts"]
-            return {alert["labels"]["alertname"] for alert in found if alert["state"] == "firing"}
+            names = {alert["labels"]["alertname"] for alert in found if alert["state"] == "firing"}
+            return names - {"AlertsNotDelivered"}  # Alertmanager may have started after the first of them
 
         expected = {"CollectorSendFailed", "LogsRefused", "MetricsRejected"}
         assert settled(firing, expected) == expected
