@@ -179,6 +179,8 @@ class Scope(ABC):
         if not self._started:
             with guard("start"):
                 self._start()
+            if not self._started:  # somebody's sampler or span processor is broken
+                self.context = otel_context.get_current()
         return self
 
     @property
@@ -196,7 +198,7 @@ class Scope(ABC):
     def active(self) -> Attachment:
         """Block in which this is the current call; does not end it."""
         self.start()
-        return Attachment(self.context if self._started else otel_context.get_current())
+        return Attachment(self.context)
 
     def __enter__(self) -> Self:
         self.start()

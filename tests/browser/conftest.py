@@ -18,6 +18,8 @@ from receiving import options
 from stagelight.embedded.background import EmbeddedServer
 
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
+PATIENCE_S = 30.0
+"""Machines are slow at times."""
 FLAGS = (
     "--headless=new",
     "--no-sandbox",  # Chromium refuses its sandbox to root, which containers often are
@@ -117,17 +119,26 @@ class Browser:
         """Result of JavaScript in the page."""
         return self.driver.execute_script(script, *arguments)
 
-    def wait(self, condition: Callable[[], Any], seconds: float = 10) -> Any:
-        """The first truthy result of a condition; fails when there is none in time."""
-        from selenium.common.exceptions import StaleElementReferenceException
+    def wait(self, condition: Callable[[], Any], seconds: float = PATIENCE_S) -> Any:
+        """The first truthy result of a condition; fails when there is none in time.
+
+        Elements come and go while a page is renewed: a condition that meets one that is gone is asked again.
+        """
+        from selenium.common import exceptions as gone
 
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
-            with contextlib.suppress(StaleElementReferenceException):
+            with contextlib.suppress(
+                gone.StaleElementReferenceException, gone.NoSuchElementException, gone.ElementClickInterceptedException
+            ):
                 if result := condition():
                     return result
             time.sleep(0.05)
         pytest.fail(f"the page did not get there in {seconds} s")
+
+    def click(self, selector: str) -> None:
+        """Click on the first element of a CSS selector, as soon as there is one."""
+        self.wait(lambda: [self.one(selector).click()])
 
     def point(self, selector: str, x: float = 0.5, y: float = 0.5) -> None:
         """Move the pointer to a place, from 0 to 1, within an element."""
@@ -173,7 +184,7 @@ def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         settings.add_argument(flag)
     settings.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     driver = webdriver.Chrome(options=settings, service=Service(driver_path))
-    driver.set_page_load_timeout(30)
+    driver.set_page_load_timeout(2 * PATIENCE_S)
     try:
         yield driver
     finally:

@@ -61,10 +61,10 @@ def test_range_is_one_click(browser: Browser, server: Running, label: str, name:
 def test_figures_lead_to_the_rows_behind_them(browser: Browser, server: Running) -> None:
     """The slowest first tokens lead to the slowest turns, errors to their list, an error to a trace that has it."""
     browser.open(server.address)
-    browser.one(".figure:nth-child(4)").click()
+    browser.click(".figure:nth-child(4)")
     browser.wait(lambda: browser.text("#turns-name").startswith("Slowest turns"))
     totals = [cell.text for cell in browser.all(".t-total")]
-    browser.one("#errors tbody a").click()
+    browser.click("#errors tbody a")
     browser.wait(lambda: "/turns/" in browser.driver.current_url)
 
     assert totals[0].replace("\u00a0", " ") == "4.07 s"
@@ -84,17 +84,17 @@ def test_live_page_takes_new_turns_in_place(browser: Browser, server: Running) -
     new = add_turn(traffic, Turn(start_ns=time.time_ns() - 3_000_000_000, feature="newcomer")).hex()
     server.send(traffic)
 
-    browser.wait(lambda: new in browser.one("#turns tbody a").get_attribute("href"), 15)
+    browser.wait(lambda: new in browser.one("#turns tbody a").get_attribute("href"))
     assert browser.run("return [document.activeElement.href, scrollY]") == [address, 300]
     assert browser.run("return window.kept.every((element) => element.isConnected)")
     assert "newcomer" in browser.text("#turns tbody tr")
 
-    browser.one("#live").click()
+    browser.click("#live")
     assert browser.text("#live") == "Paused"
     browser.requests()
     time.sleep(3.5)
     assert browser.requests() == []
-    browser.one("#live").click()
+    browser.click("#live")
     browser.wait(browser.requests)
     browser.run("sessionStorage.clear()")
 

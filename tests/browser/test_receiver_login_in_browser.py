@@ -22,10 +22,10 @@ def test_login_form_in_browser(guarded: str, browser: Any) -> None:
     """The form takes the token, leads to the page first asked for, and the next page needs no login."""
     browser.open(f"{guarded}/?range=24h", width=375)
     browser.one("#token").send_keys("wrong-wrong-wrong-wrong")
-    browser.one("button").click()
+    browser.click("button")
     browser.wait(lambda: browser.all("[role=alert]"))
     browser.one("#token").send_keys(TOKEN)
-    browser.one("button").click()
+    browser.click("button")
     browser.wait(lambda: "Log in" not in browser.driver.title)
     reached = browser.driver.current_url
     browser.open(f"{guarded}/")

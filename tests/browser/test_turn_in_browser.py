@@ -17,15 +17,18 @@ def spoken(server: Running) -> str:
 
 def chosen(browser: Browser) -> str:
     """Name of the chosen span, once its facts are there."""
-    name = browser.text(".fall .chosen .cut")
-    browser.wait(lambda: browser.text("#span h2").startswith(name[:60]))  # long names are cut
-    return name
+
+    def told() -> str:
+        name = browser.text(".fall .chosen .cut")
+        return name if browser.text("#span h2").startswith(name[:60]) else ""  # long names are cut
+
+    return str(browser.wait(told))
 
 
 def test_opens_from_the_list_of_turns(browser: Browser, server: Running) -> None:
     """A click on a turn opens its waterfall with that turn chosen, and nothing leaves the server."""
     browser.open(server.address)
-    browser.one("#turns tbody a").click()
+    browser.click("#turns tbody a")
     stages = [
         "invoke_workflow answer",
         "embeddings text-embedding-3-small",
@@ -112,7 +115,7 @@ def test_trace_id_can_be_copied(browser: Browser, server: Running) -> None:
     grant = {"permissions": ["clipboardReadWrite", "clipboardSanitizedWrite"], "origin": server.address}
     browser.driver.execute_cdp_cmd("Browser.grantPermissions", grant)
     browser.open(spoken(server))
-    browser.one("#copy").click()
+    browser.click("#copy")
 
     browser.wait(lambda: browser.text("#copy") == "Copied")
     read = browser.driver.execute_async_script("navigator.clipboard.readText().then(arguments[0])")
@@ -139,7 +142,7 @@ def test_works_without_javascript(browser: Browser, server: Running) -> None:
     assert browser.text("#span h2") == "retrieval docs"
     assert "#span" in browser.driver.current_url
     assert not browser.one("#copy").is_displayed()
-    browser.one(".brand").click()
+    browser.click(".brand")
     assert "Without JavaScript" in browser.text("main > noscript")
     assert not browser.one("#live").is_displayed()
 
@@ -170,7 +173,7 @@ def test_twenty_thousand_spans_stay_usable(browser: Browser, odd_server: Running
     assert took < 5
     assert len(browser.all(".fall tbody tr")) == 250
     assert browser.text(".pager span") == "rows 1 to 250 of 20,000"
-    browser.one(".pager [rel=next]").click()
+    browser.click(".pager [rel=next]")
     browser.wait(lambda: browser.text(".pager span") == "rows 251 to 500 of 20,000")
     browser.all(".span-link")[3].click()
     chosen(browser)

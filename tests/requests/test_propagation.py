@@ -202,6 +202,13 @@ def test_a_propagator_that_the_application_sets_later_is_stood_around() -> None:
     assert propagate.get_global_textmap() is before
 
 
+def test_standing_around_twice_is_standing_around_once() -> None:
+    """Whoever asks for the propagator within finds the application's."""
+    inner = W3CBaggagePropagator()
+
+    assert HostAwarePropagator(HostAwarePropagator(inner)).inner is inner
+
+
 @pytest.mark.parametrize(
     ("attributes", "told"),
     [
