@@ -166,7 +166,7 @@ def test_every_pattern_of_content_knows_the_registrys_names() -> None:
     inside = PROCESSORS["redaction/values"]["blocked_values"][-1].replace("(?s:.*)", "")
     keys = a.CONTENT_KEYS | {f"{prefix}.part" for prefix in a.CONTENT_PREFIXES}
 
-    assert in_attributes == in_labels
+    assert in_attributes == in_labels.replace("(?i:", "(?:", 1)  # other spellings of attributes fail the allow list
     assert {key for key in keys if not re.search(in_attributes, key)} == set()
     assert {key for key in keys if not re.search(inside, f'{{"{key}":')} == set()
 
