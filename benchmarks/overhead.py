@@ -33,7 +33,7 @@ from stagelight.export.providers import Exporters, Providers
 from stagelight.instruments import Instruments
 from stagelight.settings import Settings
 
-SCOPE = InstrumentationScope("benchmark")
+SCOPE = InstrumentationScope("stagelight")  # as configure() names it
 CHUNKS = 50
 WAYS = 64
 WORK_S = 0.001  # Python work of one call in the throughput test; the openai client itself takes 2.4 ms
@@ -89,7 +89,7 @@ class Ours:
     def __init__(self) -> None:
         self.providers = Providers(Resource.create({}), Exporters(OurSpans(), NullLogs(), NullMetrics()), SCOPE)
         self.runtime = _runtime.Runtime(
-            tracer=self.providers.tracer_provider.get_tracer("benchmark"),
+            tracer=self.providers.tracer_provider.get_tracer(SCOPE.name),
             instruments=Instruments(self.providers.accumulators),
             logger=self.providers.events,
             handover=Handover(),

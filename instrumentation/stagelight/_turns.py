@@ -334,23 +334,33 @@ def _inherit(own: Identity, outer: Identity) -> Identity:
 def current_turn(context: Context | None = None) -> Turn | None:
     """The innermost turn or job that has not ended; else the request's own, if one was opened."""
     now = otel_context.get_current() if context is None else context
-    found: Any = now.get(TURN_KEY)
-    while isinstance(found, tuple):
-        reference, found = found
-        turn = reference()
-        if isinstance(turn, Turn) and turn.live:
-            return turn
+    stated = _stated_turn(now)
+    if stated is not None:
+        return stated
     inbound = current_inbound(now)
     own: Turn | None = None if inbound is None else inbound.turn
     return own if own is not None and own.live else None
 
 
+def _stated_turn(now: Context) -> Turn | None:
+    found: Any = now.get(TURN_KEY)
+    while found is not None:
+        reference, found = found
+        turn: Turn | None = reference()
+        if turn is not None and turn.live:
+            return turn
+    return None
+
+
 def turn_of_a_stage(now: Context) -> Turn | None:
     """The turn that a stage belongs to: the current one, or the request's own, which its first stage opens."""
-    turn = current_turn(now)
-    if turn is None and (inbound := current_inbound(now)) is not None:
-        turn = cast("Turn | None", inbound.opened(lambda of: RequestTurn(of).start()))
-    return turn
+    stated = _stated_turn(now)
+    inbound = None if stated is not None else current_inbound(now)
+    return stated if inbound is None else cast("Turn | None", inbound.opened(_opened_turn))
+
+
+def _opened_turn(inbound: Inbound) -> RequestTurn:
+    return RequestTurn(inbound).start()
 
 
 def context_below(turn: Turn | None, now: Context) -> Context:

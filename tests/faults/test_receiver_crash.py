@@ -149,7 +149,7 @@ def test_bombs_do_not_fill_the_memory(tmp_path: Path) -> None:
         grown_mib = (peak_kib(server.pid) - before_kib) / 1024
 
     assert (refused, accepted) == ([413, 413], 200)
-    assert took_s < 1
+    assert took_s < 5
     assert grown_mib < 100  # the cap is 64 MiB; a buffer that grows may be copied
 
 
