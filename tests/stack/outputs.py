@@ -47,6 +47,10 @@ class Outputs:
         with self._lock:
             getattr(self, signal).MergeFrom(request)
 
+    def status(self, signal: str, request: Any) -> int:
+        """What to answer by HTTP; a request that is not answered with 200 is not kept."""
+        return 200
+
     def forget(self) -> None:
         """Forget what has arrived."""
         with self._lock:
@@ -160,8 +164,11 @@ def _handler(outputs: Outputs, signal: str) -> type[BaseHTTPRequestHandler]:
 
         def do_POST(self) -> None:
             assert self.path.endswith(f"/v1/{signal}"), self.path
-            outputs.take(signal, REQUESTS[signal].FromString(self.rfile.read(int(self.headers["content-length"]))))
-            self.send_response(200)
+            request = REQUESTS[signal].FromString(self.rfile.read(int(self.headers["content-length"])))
+            status = outputs.status(signal, request)
+            if status == 200:
+                outputs.take(signal, request)
+            self.send_response(status)
             self.send_header("content-type", PROTOBUF)
             self.send_header("content-length", "0")
             self.end_headers()

@@ -61,14 +61,30 @@ def test_examples_of_receivers(tmp_path: Path) -> None:
     shipped = CHECKS["alertmanager"][0].read_text()
     lines = shipped.splitlines()
     begin = lines.index("route:")
-    used = "\n".join(re.sub(r"^(\s*)# (?= {2}|- |routes:)", r"\1", line) for line in lines[begin:])
+    used = "\n".join(re.sub(r"^(\s*)# (?= {2}|- |webhook_configs:)", r"\1", line) for line in lines[begin:])
     example = tmp_path / "alertmanager.yml"
     example.write_text(used)
     checked = check("alertmanager", example, tmp_path)
 
     assert checked.returncode == 0, checked.stdout + checked.stderr
-    assert "5 receivers" in checked.stdout
+    assert "6 receivers" in checked.stdout
     assert re.findall(r"^.*(?:_url|_key|password|token): .*$", shipped, re.MULTILINE) == []
+
+
+@pytest.mark.parametrize(
+    ("labels", "receiver"),
+    [
+        (["alertname=Watchdog", "severity=none"], "dead-mans-switch"),
+        (["alertname=CollectorDown", "severity=critical"], "nobody"),
+        (["alertname=SomebodysOwn", "service_name=Watchdog"], "nobody"),
+    ],
+)
+def test_routes(labels: list[str], receiver: str) -> None:
+    """Only the watchdog goes to the dead man's switch, and it goes nowhere else."""
+    command = [str(program("amtool")), "config", "routes", "test", f"--config.file={CHECKS['alertmanager'][0]}"]
+    done = subprocess.run([*command, *labels], capture_output=True, text=True, timeout=120, check=True)
+
+    assert done.stdout.split() == [receiver]
 
 
 def test_loki_rules() -> None:

@@ -313,9 +313,9 @@ def test_refusals_become_alerts_and_changes_are_loaded(tmp_path: Path) -> None:
         def firing() -> set[str]:
             found = get(f"{prometheus}/api/v1/alerts")["data"]["alerts"]
             names = {alert["labels"]["alertname"] for alert in found if alert["state"] == "firing"}
-            return names - {"AlertsNotDelivered"}  # Alertmanager may have started after the first of them
+            return names - {"AlertsNotDelivered", "BackEndDown"}  # no Alertmanager and no Tempo here
 
-        expected = {"CollectorSendFailed", "LogsRefused", "MetricsRejected"}
+        expected = {"CollectorSendFailed", "LogsRefused", "MetricsRejected", "Watchdog"}
         assert settled(firing, expected) == expected
         file.write_text("no_such_word: 1")
         eventually(lambda: number(prometheus, "prometheus_config_last_reload_successful"), lambda seen: seen == 0)
@@ -344,5 +344,5 @@ def test_alertmanager_listens_to_nobody_else(stack: Stack) -> None:
     receivers: list[dict[str, Any]] = get(f"{stack.url('alertmanager')}/api/v2/receivers")
 
     assert found["cluster"]["status"] == "disabled"
-    assert [receiver["name"] for receiver in receivers] == ["nobody"]
+    assert [receiver["name"] for receiver in receivers] == ["nobody", "dead-mans-switch"]
     assert PORTS["alertmanager"] == (9093,)
