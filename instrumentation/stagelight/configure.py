@@ -44,6 +44,10 @@ _SCOPE = (_runtime.SCOPE, __version__, SCHEMA_URL)
 EXIT_LIMIT_S = 2.0
 """Seconds the exit of the process may wait for delivery."""
 
+OWN_WORK_LIMIT_S = 5.0
+"""Seconds the exit may wait before that for what ended calls have left to record. It takes milliseconds, but 0.2 s of a
+processor where the price data has yet to be read: several seconds in a container that has little of one."""
+
 
 @dataclass(frozen=True, slots=True)
 class Configured:
@@ -171,7 +175,7 @@ def _set_up(settings: Settings, problems: tuple[Problem, ...]) -> Configured:
     _look_at_foreign_spans(trace.get_tracer_provider(), runtime)
     instrumented = _instrument() if settings.instrument else ()
     if providers is not None:
-        deliver_at_exit(shutdown, partial(flush, EXIT_LIMIT_S))
+        deliver_at_exit(partial(_at_exit, shutdown), partial(_at_exit, flush))
     else:
         atexit.register(shutdown)  # the application's own exporters are its to flush
     return Configured(settings, instrumented, joined="traces" in taken, problems=problems, _providers=providers)
@@ -357,6 +361,13 @@ def _flush_the_hosts(own: Providers | None, timeout: float) -> bool:
 
 def _flush_one(force_flush: Callable[[int], bool], left_s: float) -> bool:
     return force_flush(int(left_s * 1000))
+
+
+def _at_exit(deliver: Callable[[float], bool]) -> None:
+    with _guard.guard("exit"):
+        if not _runtime.current().handover.drain(OWN_WORK_LIMIT_S):
+            logger.warning("the last calls are lost: recording them took longer than %g s", OWN_WORK_LIMIT_S)
+    deliver(EXIT_LIMIT_S)
 
 
 def shutdown(timeout: float = EXIT_LIMIT_S) -> bool:

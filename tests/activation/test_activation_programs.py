@@ -112,33 +112,63 @@ SERVERS = {
 }  # fmt: skip
 
 
+REQUESTS = 12
+
+
+def _served(command: list[str], application: str, simulator: str, sink: Sink, folder: Path) -> None:
+    """Start a server, ask it some times, and end it right after its last answer."""
+    _program(folder, application, "served.py")
+    port = free_port()
+    environment = with_autopath(variables(sink.http, simulator, OTEL_PYTHON_FASTAPI_EXCLUDED_URLS="healthz"))
+    with started([word.format(port=port) for word in command], environment, folder) as process:
+        url = f"http://127.0.0.1:{port}"
+        until(lambda: answers(f"{url}/healthz"), "the server's answer", folder)
+        said = [answers(f"{url}/ask?number={number}") for number in range(REQUESTS)]
+        terminate(process)
+        until(lambda: ours(sink)[CHAT] >= REQUESTS, "the delivery of all calls", folder)
+
+    assert all(said)
+    assert ours(sink)[CHAT] == REQUESTS
+    by_id = parents(sink)
+    assert len(by_id) == len(spans(sink))
+    sent = [span for span in spans(sink) if span.scope == "opentelemetry.instrumentation.httpx"]
+    assert Counter(by_id[span.parent].name for span in sent) == {CHAT: REQUESTS}
+    assert "stagelight" not in output_of(folder)
+
+
 @pytest.mark.parametrize("server", SERVERS)
 def test_a_server_is_recorded(server: str, simulator: str, sink: Sink, tmp_path: Path) -> None:
     """Each answered request is one trace: the server's span, the call and its HTTP request; SIGTERM loses none."""
-    _program(tmp_path, SERVED, "served.py")
-    port = free_port()
-    command = [word.format(port=port) for word in SERVERS[server]]
-    environment = with_autopath(variables(sink.http, simulator, OTEL_PYTHON_FASTAPI_EXCLUDED_URLS="healthz"))
-    requests = 12
+    _served(SERVERS[server], SERVED, simulator, sink, tmp_path)
 
-    with started(command, environment, tmp_path) as process:
-        url = f"http://127.0.0.1:{port}"
-        until(lambda: answers(f"{url}/healthz"), "the server's answer", tmp_path)
-        said = [answers(f"{url}/ask?number={number}") for number in range(requests)]
-        terminate(process)
-        until(lambda: ours(sink)[CHAT] >= requests, "the delivery of all calls", tmp_path)
-
-    assert all(said)
-    assert ours(sink)[CHAT] == requests
-    by_id = parents(sink)
-    assert len(by_id) == len(spans(sink))
     servers = [span for span in spans(sink) if span.name == "GET /ask"]
-    assert len({span.trace for span in servers}) == len(servers) == requests
+    assert len({span.trace for span in servers}) == len(servers) == REQUESTS
     chats = [span for span in spans(sink) if span.name == CHAT]
     assert {span.trace for span in chats} == {span.trace for span in servers}
-    sent = [span for span in spans(sink) if span.scope == "opentelemetry.instrumentation.httpx"]
-    assert Counter(by_id[span.parent].name for span in sent) == {CHAT: requests}
-    assert "stagelight" not in output_of(tmp_path)
+
+
+SERVED_BY_WSGI = """
+from openai import OpenAI
+client = OpenAI()
+
+def app(environ, start_response):
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    if environ["PATH_INFO"] == "/healthz":
+        return [b"ok"]
+    said = client.chat.completions.create(
+        model="gpt-4o-mini", messages=[{"role": "user", "content": environ["QUERY_STRING"]}])
+    return [said.choices[0].message.content.encode()]
+"""
+
+
+@pytest.mark.parametrize("worker", ["sync", "gthread"])
+def test_a_wsgi_server_is_recorded(worker: str, simulator: str, sink: Sink, tmp_path: Path) -> None:
+    """As above, without a span of the server: no instrumentation of plain WSGI is switched on by itself."""
+    command = ["gunicorn", "served:app", "-b", "127.0.0.1:{port}", "-k", worker, "-w", "2"]
+    _served(command, SERVED_BY_WSGI, simulator, sink, tmp_path)
+
+    assert len({span.trace for span in spans(sink)}) == REQUESTS
+    assert len(spans(sink)) == 2 * REQUESTS
 
 
 TASKS = """

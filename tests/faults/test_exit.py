@@ -179,6 +179,27 @@ def test_sigterm_delivers() -> None:
     assert len(received.ledger) == 50
 
 
+def test_calls_that_are_slow_to_record_are_delivered() -> None:
+    """The exit waits for what calls have left to record beyond its limit for the network, as when little of a processor
+    is left: here for a span processor of the application's own.
+    """
+    received, process, _, errors = _run("""
+        from opentelemetry import trace
+        from opentelemetry.sdk.trace import SpanProcessor
+
+        class Slow(SpanProcessor):
+            def on_end(self, span):
+                time.sleep(0.75)
+
+        trace.get_tracer_provider().add_span_processor(Slow())
+        work(3)
+    """)
+
+    assert (process.returncode, errors) == (0, "")
+    assert received.spans == {"chat m": 3}
+    assert len(received.ledger) == 3
+
+
 def test_a_handler_of_the_application_stays() -> None:
     """A SIGTERM that the application handles is the application's alone."""
     with receiver() as (received, endpoint):
