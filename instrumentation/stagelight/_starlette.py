@@ -21,10 +21,14 @@ class StarletteInstrumentor(Instrumentor):
         calls={},
         ways="HTTP and websockets; plain and streamed answers",
         recorded=(
-            "The turn of a request in which a stage runs, unless the application opens turns itself.",
+            "The turn of a request in which a stage runs, unless the application opens turns itself"
+            " ([requests](requests.md)).",
             "`X-Request-ID` and `traceresponse` on every answer, also on one that an unhandled error made.",
         ),
-        not_recorded=("The server's span and its metrics: they are those of the official instrumentation.",),
+        not_recorded=(
+            "The server's span and its metrics: they are those of the official instrumentation, which the extras"
+            " `fastapi` and `starlette` bring.",
+        ),
     )
 
     @property

@@ -77,6 +77,7 @@ ORDER = (
     "asgi",
     "wsgi",
     "_starlette",
+    "integrations_page",
     "testing",
 )
 """The library from the ground up: a module imports only modules before it."""

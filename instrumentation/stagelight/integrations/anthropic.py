@@ -236,19 +236,22 @@ class AnthropicInstrumentor(Instrumentor):
         ways="sync and async; plain and streamed; `with_raw_response`, `with_streaming_response`; the clients for"
         " Bedrock, Vertex AI and Foundry",
         recorded=(
-            "The provider is that of the client's class (`AnthropicBedrock`, `AnthropicVertex`), otherwise of the host,"
-            " otherwise `anthropic`.",
+            "Tokens, of them cached, cache-written and thinking ones; web searches; finish reasons; first text and"
+            " gaps of streams; what is left of the rate limits.",
+            "The provider is that of the client's class (`AnthropicBedrock`, `AnthropicVertex`), otherwise of the"
+            " [host](#providers-by-host), otherwise `anthropic`.",
             "Input tokens contain the cached ones, which Anthropic reports beside them; cache writes are priced by"
             " their time-to-live; the tokens of compactions, which its totals leave out, are added.",
             "Each request of the tool runner is one call, each tool it executes one `execute_tool` span.",
             "A stream that ends without its last events is `provider_aborted`, although the client raises nothing.",
+            "Events that you take apart yourself (`iter_lines` of a streaming response) are read for their usage while"
+            " they pass, unless they are compressed.",
         ),
         not_recorded=(
             "The output of a stream that was left early: only the last events tell it, so its cost is an estimate from"
             " the input.",
-            "The surcharge for inference in one country (`inference_geo`) is in no price data; code execution is billed"
-            " by time that no answer tells.",
-            "Streams of events that you take apart yourself (`iter_lines`) have no usage.",
+            "The surcharge for inference in one country (`inference_geo`) is in no price data; code execution is"
+            " billed by time that no answer tells.",
             "Counting of tokens, batches, files, sessions and the legacy completions.",
         ),
     )

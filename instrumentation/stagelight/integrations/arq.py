@@ -28,8 +28,14 @@ class ArqInstrumentor(Instrumentor):
         title="arq",
         calls={},
         ways="jobs enqueued by `ArqRedis.enqueue_job` and run by a worker",
-        recorded=("The stages of a job: in the sender's trace, with its request id, tenant, feature and user.",),
-        not_recorded=("The jobs themselves: no span is made for them.",),
+        recorded=(
+            "The stages of a job: in the trace of whoever enqueued it, with the request's id, and for the same tenant,"
+            " feature, variant, user, session and conversation ([background work](requests.md#background-work)).",
+        ),
+        not_recorded=(
+            "The jobs themselves: no span is made for them.",
+            "One turn for both processes: the figures of a turn are those of the stages of its own process.",
+        ),
     )
 
     @property

@@ -162,11 +162,11 @@ class AsyncpgInstrumentor(Instrumentor):
         },
         ways="async; connections and pools, prepared statements and cursors",
         recorded=(
-            "Statements, metrics and scores as with psycopg.",
+            "The same facts as with [psycopg](#pgvector-with-psycopg).",
             "Of a cursor the first rows are the search, and they are counted.",
         ),
         not_recorded=(
-            "The statement's text and parameters.",
+            "The statement's text and parameters; statements that write vectors.",
             "`execute`, `executemany` and `fetchmany`, `copy_from_query`, functions of your own that search.",
             "Scores where the statement does not select the distance, and of more than 1000 rows.",
         ),

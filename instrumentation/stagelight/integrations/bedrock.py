@@ -237,21 +237,25 @@ class BedrockInstrumentor(Instrumentor):
         },
         ways="sync, and async by `aiobotocore` 3; plain and streamed; clients made before or after switching on",
         recorded=(
+            "Tokens, of them cached and cache-written ones; finish reasons; first text and gaps of streams; the length"
+            " of embeddings and their tokens.",
             "Bodies of InvokeModel are read for Anthropic, Nova, Titan, Llama, Cohere, Mistral and the models with"
-            " OpenAI's shape; where a body has no token counts (Mistral, Cohere), those of Bedrock's headers and of its"
-            " last chunk are taken.",
+            " OpenAI's shape; where a body has no token counts (Mistral, Cohere), those of Bedrock's headers and of"
+            " its last chunk are taken.",
             "Input tokens are the sum of the new, the cached and the cache-written ones: Bedrock reports them apart.",
             "The provider's own time (`latencyMs`), what a guardrail did, and the model a prompt router chose.",
             "The price is that of the id that was asked for, with its region or `global` prefix.",
         ),
         not_recorded=(
+            "Reasoning tokens apart from the output, which Converse does not tell; those of models with OpenAI's shape"
+            " are.",
             "The model's own name inside a body: Bedrock bills the id that was asked for.",
             "Resource names that do not contain a model (application inference profiles, provisioned and imported"
             " models) have no list price; `optimized` latency has none either.",
-            "Images, video, rerank, batch and bidirectional calls, `ApplyGuardrail`, `CountTokens`, agents and"
-            " knowledge bases.",
             "A body of InvokeModel given as a file, or longer than 8 MiB, is not read: its model is recorded, and what"
             " the answer tells.",
+            "Images, video, rerank, batch and bidirectional calls, `ApplyGuardrail`, `CountTokens`, agents and"
+            " knowledge bases.",
         ),
     )
 

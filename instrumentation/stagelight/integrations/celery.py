@@ -30,8 +30,14 @@ class CeleryInstrumentor(Instrumentor):
         title="Celery",
         calls={},
         ways="tasks sent by `delay`, `apply_async` and `send_task`, run by a worker",
-        recorded=("The stages of a task: in the sender's trace, with its request id, tenant, feature and user.",),
-        not_recorded=("The tasks themselves: their spans are those of the official Celery instrumentation.",),
+        recorded=(
+            "The stages of a task: in the trace of whoever sent it, with the request's id, and for the same tenant,"
+            " feature, variant, user, session and conversation ([background work](requests.md#background-work)).",
+        ),
+        not_recorded=(
+            "The tasks themselves: their spans are those of the official Celery instrumentation.",
+            "One turn for both processes: the figures of a turn are those of the stages of its own process.",
+        ),
     )
 
     @property

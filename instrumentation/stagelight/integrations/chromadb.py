@@ -115,14 +115,16 @@ class ChromaInstrumentor(Instrumentor):
         calls={"collection.query": "retrieval", **{f"collection.{name}": "store" for name in _WRITES}},
         ways="sync and async; in memory, persistent and remote",
         recorded=(
-            "Metric and direction are those of the collection's configuration: `cosine_distance`, `squared_euclid`"
-            " and `dot_distance` (1 - dot), all lower for nearer vectors.",
+            "Collection, `top_k` (Chroma's own 10 where you give none), whether there is a filter (`where`,"
+            " `where_document`, `ids`), the number of results and their scores.",
+            "Metric and direction are those of the collection's configuration: `cosine_distance`, `squared_euclid` and"
+            " `dot_distance` (1 - dot), all lower for nearer vectors.",
             "The embedding that `query_texts` and `add` compute runs inside the call.",
         ),
         not_recorded=(
             "Scores of several queries in one call, which are no ranking.",
-            "`collection.search`, which only Chroma's hosted service has.",
-            "`get` and `peek`, which search no vectors.",
+            "`collection.search`, which only Chroma's distributed and hosted servers have.",
+            "`get`, `peek`, `count` and `delete`, which search and write no vectors; how many records are written.",
         ),
     )
 

@@ -183,15 +183,18 @@ class ElevenLabsInstrumentor(Instrumentor):
         ways="sync and async (`convert_realtime` is sync only); `with_raw_response`; generators stay generators, and"
         " nothing is sent before you ask for the first item",
         recorded=(
+            "Speech: voice, format, sample rate, characters, credits, bytes, seconds, and first audio.",
             "Characters are those of the text, which ElevenLabs bills; what the answer says they took from the plan"
             " (`character-cost`) is recorded as credits, whose worth depends on model, voice and plan.",
             "Seconds of audio are counted from `pcm`, `ulaw`, `alaw` and `wav`, and elsewhere read from the times of"
             " the characters where you ask for them.",
             "Characters sent into a websocket are counted by us, because nobody tells what is billed: their cost is an"
             " estimate.",
+            "Transcription: the seconds that the answer tells, else the end of its last word.",
         ),
         not_recorded=(
-            "The model of a call that names none: ElevenLabs chooses it and does not tell, so such a call is unpriced.",
+            "The model of a call that names none: ElevenLabs chooses it and does not tell, so such a call is"
+            " `unpriced`.",
             "Seconds of `mp3` and `opus` without times of the characters.",
             "Dialogues, sound effects, music, voice changing, dubbing, agents, realtime transcription, and websockets"
             " that you open yourself.",

@@ -90,17 +90,20 @@ class FaissInstrumentor(Instrumentor):
     coverage = Coverage(
         title="FAISS",
         calls=dict.fromkeys((f"index.{operation}" for operation in _OPERATIONS), "retrieval"),
-        ways="in process; all kinds of indexes, binary ones too, on CPU and GPU",
+        ways="in process, sync; all kinds of indexes, binary ones too. The `faiss-gpu` packages are accepted as well;"
+        " only `faiss-cpu` was tested",
         recorded=(
+            "`top_k`, whether a selector filters (`params`), the number of results without padding, and their scores.",
             "Metric and direction are the index's: inner product is `dot`, L2 `squared_euclid`, which is what FAISS"
             " returns, binary indexes `hamming`.",
-            "A filter is a selector in the search parameters.",
         ),
         not_recorded=(
             'A collection: an index has no name. Name it with `stagelight.retrieval(provider="faiss", source=...)`'
             " around the search.",
+            "The span of a database client: there is no database.",
             "Scores of several queries in one call, which are no ranking.",
-            "The functions `knn` and `range_search_...` of the module, and the methods that end in `_c`.",
+            "`search1`, `search_ex`, `search_subset` and `assign`, the functions `knn` and `range_search_...` of the"
+            " module, and the methods that end in `_c`.",
         ),
     )
 

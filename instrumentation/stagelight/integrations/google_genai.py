@@ -239,8 +239,10 @@ class GoogleGenAIInstrumentor(Instrumentor):
         },
         ways="sync and async (`client.aio`); the Gemini API (`gcp.gemini`) and Vertex AI (`gcp.vertex_ai`)",
         recorded=(
-            "Output tokens contain the thoughts and input tokens what tools gave to the model: Google tells both beside"
-            " the totals.",
+            "Tokens, of them cached, thinking, audio and image ones; finish reasons; first text and gaps of streams;"
+            " the length of embeddings and their tokens.",
+            "Output tokens contain the thoughts and input tokens what tools gave to the model: Google tells both"
+            " beside the totals.",
             "Audio, images and pages of documents are counted by the provider's details per modality.",
             "Each request of automatic function calling is one call, each function one `execute_tool` span with the"
             " function's own error.",
@@ -248,10 +250,12 @@ class GoogleGenAIInstrumentor(Instrumentor):
             "A blocked prompt or answer completes with the reason of the block (`safety`, `prohibited_content`).",
         ),
         not_recorded=(
+            "The output of a stream that was left early: its last chunk tells it, so its cost is an estimate from the"
+            " input.",
             "Searches of the web: the answer does not tell which of them are within the free quota, so their price is"
             " not part of the cost.",
             "Video tokens are priced as text, which differs for live models and multi-modal embeddings.",
-            "The first 16 finish reasons of more candidates; stop sequences.",
+            "Finish reasons of more than 16 candidates: those of the first 16 are.",
             "Interactions, live sessions, images and videos by their own methods, caches, files, batches, tuning, and"
             " counting tokens.",
         ),

@@ -246,21 +246,33 @@ class LangChainInstrumentor(Instrumentor):
         calls={"model.invoke": "llm", "model.stream": "llm", "retriever.invoke": "retrieval", "tool.invoke": "tool"},
         ways="sync and async; plain, streamed, in batches and as events; alone, in chains, in graphs and in agents",
         recorded=(
-            "The outermost chain or graph that runs outside a turn is a turn with its name, if a stage runs inside.",
+            "Nothing is to be passed to any call: a callback handler joins every run by LangChain's own hook;"
+            " callbacks of yours stay as they are.",
+            "The outermost chain or graph, outside a turn and a request, is a turn with its name (`run_name`, the"
+            " graph's, or the class), if a stage runs inside; inside a turn or a request it is a part of that.",
             "A model's call is that of the instrumented client below it; where there is none, it is recorded as"
-            " LangChain tells it.",
-            "A retriever and the database client below it are one retrieval.",
-            "`thread_id` or `conversation_id` of the configuration is the conversation; `metadata` names the owner:"
+            " LangChain tells it: provider, model, usage, finish reasons, first chunk.",
+            "A retriever and the database client below it are one retrieval. Its source is the store's"
+            " `collection_name`, the retriever's `name`, or the class; its scores are those that every document"
+            " carries (`relevance_score` or `score` in its metadata), without a metric.",
+            "`thread_id` or `conversation_id` of the configuration is the conversation. `metadata` names the owner:"
             " `stagelight_feature`, `stagelight_variant`, `stagelight_tenant`, `stagelight_route`,"
-            " `stagelight_user_id`, `stagelight_session_id`, `stagelight_conversation_id`.",
-            "An answer out of LangChain's cache (`set_llm_cache`) is no call.",
-            "An interrupt of LangGraph is no error: the tool that raised it is `cancelled`, the turn `completed`.",
+            " `stagelight_user_id`, `stagelight_session_id`, `stagelight_conversation_id`; what the turn around knows"
+            ' already, wins. For example `graph.invoke(state, {"configurable": {"thread_id": "c-42"}, "metadata":'
+            ' {"stagelight_tenant": "acme"}})`.',
+            "Attempts of `with_retry` and models of `with_fallbacks` are a call each. An answer out of a cache is no"
+            " call.",
+            "An interrupt of LangGraph is no error: the tool that raised it is `cancelled`, the turn `completed`; what"
+            " runs after the answer is another turn of the same conversation.",
         ),
         not_recorded=(
-            "Inputs, outputs, prompts, documents and arguments of tools.",
-            "Nodes and nested chains, which are no stages.",
+            "Inputs, outputs, prompts, documents, arguments of tools, and other metadata.",
+            "Nodes, nested chains and graphs, prompts and parsers, which are no stages.",
             "Embeddings, which have no callbacks: their clients record them.",
-            "Scores of documents without `relevance_score` or `score` in their metadata.",
+            "The usage of a streamed call, unless the model is told to ask for it (`stream_usage=True` of"
+            " `ChatOpenAI`).",
+            "A model class of your own that opens `stagelight.llm(...)` around its request would be counted twice:"
+            " give its facts with `stagelight.current().usage(...)` instead.",
         ),
     )
 

@@ -1,4 +1,4 @@
-"""LangChain's caches of answers (``langchain-core``, 0.3 and later): hits and misses, whichever cache is set."""
+"""LangChain's caches of answers (``langchain-core``, 0.3.75 and later): hits and misses, whichever cache is set."""
 
 from __future__ import annotations
 
@@ -49,15 +49,20 @@ class LangChainCacheInstrumentor(Instrumentor):
     """Counts the lookups of every cache that is a ``BaseCache``, also of classes made later."""
 
     distribution = "langchain-core"
-    supported = "langchain-core >= 0.3, < 2"
+    supported = "langchain-core >= 0.3.75, < 2"
     package = "langchain_core.caches"  # none of its classes is an answer of a provider
     counts_requests = False
     coverage = Coverage(
         title="LangChain caches",
         calls={},
         ways="sync and async; any `BaseCache`, set for all models or for one",
-        recorded=("Each lookup is counted under the name of the cache's class, as `stagelight.cache` does.",),
-        not_recorded=("Caches that are no `BaseCache`: count their lookups with `stagelight.cache(name, hit=...)`.",),
+        recorded=(
+            "Each lookup is counted under the name of the cache's class, hits and misses apart, as `stagelight.cache`"
+            " does. An answer out of a cache sends no request, so it costs nothing.",
+        ),
+        not_recorded=(
+            "Caches that are no `BaseCache`: [count their lookups](#other-libraries-and-caches) where they are asked.",
+        ),
     )
 
     @property

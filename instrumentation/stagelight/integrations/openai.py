@@ -315,17 +315,36 @@ class OpenAIInstrumentor(Instrumentor):
             "audio.transcriptions.create": "stt",
             "audio.translations.create": "stt",
         },
-        ways="sync and async; plain and streamed; `with_raw_response`, `with_streaming_response`",
+        ways="sync and async; plain and streamed; `parse` and `stream` helpers (in older versions below `client.beta`);"
+        " `with_raw_response`, `with_streaming_response`; `AzureOpenAI`",
         recorded=(
-            "The provider is the one of the host, so compatible servers have their own.",
-            "Web searches and tool executions that cost money beside the tokens are counted.",
-            "Seconds of audio are counted from WAV and from OpenAI's own PCM as the bytes pass.",
+            "Tokens, of them cached, reasoning, audio and image ones where the provider tells them; finish reasons;"
+            " first text and gaps of streams; what is left of the rate limits; the length of embeddings.",
+            "Speech: voice, format, characters, bytes, first audio, and the seconds of WAV and of OpenAI's own PCM,"
+            " counted as the bytes pass. First audio is the first block that your code receives, so take it with"
+            " `with_streaming_response`: a plain `create()` returns when all of it is there.",
+            "Transcription and translation: the seconds that are billed, else the file's length where the answer tells"
+            " it (`verbose_json`), or the tokens, those of audio apart.",
+            "The provider is that of the [host](#providers-by-host), so compatible servers have their own name and"
+            " prices.",
+            "Token counts are inclusive: where a provider leaves reasoning out of its output but not out of its total"
+            " (xAI, Gemini), it is added. Web searches and tool executions of the responses API, which cost money"
+            " beside the tokens, are counted.",
+            "What OpenRouter says a call cost (`usage.cost`) is its cost, with the source `provider`; with a key of"
+            " your own, what the provider behind it takes is added.",
+            "An answer that the client refuses (`LengthFinishReasonError` of the parsing helpers) is an error, with"
+            " its tokens and its cost: it was paid for.",
+            "Events that you take apart yourself (`iter_lines` of a streaming response) are read for their usage while"
+            " they pass, unless they are compressed; an answer in one piece also when it is gzip or deflate.",
         ),
         not_recorded=(
-            "Streamed chat completions have usage only with `stream_options={'include_usage': True}`: nothing is added"
-            " to a request.",
-            "Speech models billed by tokens tell them with `stream_format='sse'` only: audio bytes are unpriced.",
-            "Transcripts as plain text, `srt` or `vtt` come without usage and are unpriced.",
+            'The usage of a streamed chat completion that does not ask for it: give `stream_options={"include_usage":'
+            " True}`. Nothing is added to a request, so without it the call is `unpriced` with the reason `no_usage`."
+            " The responses API always sends it.",
+            "The tokens of speech in bytes, which OpenAI does not tell: models billed by them are `unpriced`, unless"
+            ' speech is sent as events (`stream_format="sse"`). `tts-1` and `tts-1-hd` are billed by characters.',
+            "Seconds of `mp3` and other compressed speech, whose length is only known when it is decoded.",
+            "Usage of transcripts as plain text, `srt` or `vtt`: they come without, and are `unpriced`.",
             "Legacy completions, images, moderation, batches, realtime, and fetching stored responses.",
         ),
     )

@@ -99,9 +99,11 @@ class PollyInstrumentor(Instrumentor):
         calls={"synthesize_speech": "tts"},
         ways="sync, and async by `aiobotocore` 3; read whole, in pieces or as lines; the call ends at the last byte",
         recorded=(
+            "Voice, format, sample rate, billed characters, bytes, and first audio.",
             "Characters are those that Polly bills (`RequestCharacters`): tags of SSML are not among them.",
             "The model is the engine, `standard` where none is named, as Polly's documentation has it.",
             "Seconds of audio are counted from `pcm`, `mulaw` and `alaw` as the bytes pass.",
+            "Speech marks (`json`) are billed as speech; they are no audio.",
         ),
         not_recorded=(
             "Seconds of `mp3` and `ogg`, whose length is only known when they are decoded.",

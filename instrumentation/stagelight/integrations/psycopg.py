@@ -207,16 +207,20 @@ class PsycopgInstrumentor(Instrumentor):
         calls={"cursor.execute": "retrieval", "cursor.stream": "retrieval", "connection.execute": "retrieval"},
         ways="sync and async; client-side, server-side and raw cursors; texts and `psycopg.sql`",
         recorded=(
+            "Table, limit (`top_k`), whether a condition stands beside the distance, the number of results and their"
+            " scores; the mode is `dense`, `sparse` (`sparsevec`), or `hybrid` where the statement searches texts,"
+            " too.",
             "Only queries with an operator or a distance function of pgvector are read; others cost a substring test.",
             "Metric and direction are the operator's: `<->` `euclid`, `<=>` `cosine_distance`, `<#>` `negative_dot`,"
-            " `<+>` `manhattan`, `<~>` `hamming`, `<%>` `jaccard_distance`; of `1 - (a <=> b)` `cosine`, of"
-            " `(a <#> b) * -1` `dot`.",
+            " `<+>` `manhattan`, `<~>` `hamming`, `<%>` `jaccard_distance`; of `1 - (a <=> b)` `cosine`, of `(a <#> b)"
+            " * -1` `dot`.",
             "Scores are those of a selected column that is such a distance; the result itself is not touched.",
             "Of a server-side cursor the first fetch is the search, and its rows are counted; of `stream` the first"
             " row, without a count unless nothing came.",
         ),
         not_recorded=(
             "The statement's text and parameters.",
+            "Statements that write vectors: they are no stages.",
             "`executemany`, several statements in one call, functions of your own that search, template strings.",
             "Scores where the statement does not select the distance, and of more than 1000 rows.",
             "The number of results in pipeline mode: they come after the call.",

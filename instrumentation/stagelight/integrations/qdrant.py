@@ -231,15 +231,25 @@ class QdrantInstrumentor(Instrumentor):
             **dict.fromkeys((*_SEARCHES, *_BATCHES), "retrieval"),
             **dict.fromkeys(_WRITES, "store"),
         },
-        ways="sync and async; remote (REST and gRPC) and local",
+        ways="sync and async; remote (REST and gRPC) and local; `search...`, `recommend` and `discover` where the"
+        " version has them",
         recorded=(
-            "Metric and direction of the scores are those of the collection once this client has created or described"
-            " it, and of local collections always.",
-            "The mode is `hybrid` where a query and its prefetches search with dense and sparse vectors.",
+            "Collection, `top_k` (the client's own 10 where you give no limit), whether there is a filter, the number"
+            " of results and their scores.",
+            "The mode is what is searched with: `dense`, `sparse`, or `hybrid` where a query and its prefetches use"
+            " both; it is absent for queries by a point's id.",
+            "Metric and direction of the scores: the collection's distance for nearest neighbours, `dot` for sparse"
+            " vectors, `rrf` or `dbsf` for a fusion. The distance is known for local collections, and for remote ones"
+            " once this client has created or described the collection (`create_collection`, `get_collection`).",
+            "Several queries of one batch are one retrieval with the number of all results.",
         ),
         not_recorded=(
             "The metric of a remote collection that this client never described: no request is made to find out.",
+            "The metric of other scores (recommendation, discovery, formulas, multi-vectors). Scores without a metric"
+            " are on the span only, in no histogram.",
             "Scores of several queries in one batch, which are no ranking.",
+            "`recommend_batch`, `recommend_groups` and `discover_batch` of older versions; reading, counting, changing"
+            " and deleting points; how many points are written.",
         ),
     )
 

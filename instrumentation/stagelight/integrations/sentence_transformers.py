@@ -93,14 +93,16 @@ class SentenceTransformersInstrumentor(Instrumentor):
         calls={f"model.{name}": "embedding" for name in ("encode", "encode_query", "encode_document")},
         ways="in process; any backend and device",
         recorded=(
-            "The model's name on the hub, or the last part of the folder it was loaded from.",
+            "The model's name on the hub, or the last part of the folder it was loaded from; the precision asked for;"
+            " the length of the vectors.",
             "Busy seconds, which an own price per GPU hour makes a cost; without one a call is `unpriced`.",
         ),
         not_recorded=(
             "Tokens: counting them would mean to tokenise twice.",
             "What the processes of a pool do: the call that waits for them is recorded.",
+            "The length of vectors whose bits are packed (`binary`, `ubinary`), and the name of a model that was put"
+            " together from modules without one.",
             "Cross encoders, sparse and multi-vector encoders.",
-            "The name of a model that was put together from modules without one.",
         ),
     )
 

@@ -109,13 +109,15 @@ class SQLAlchemyInstrumentor(Instrumentor):
         calls={"connection.execute": "retrieval", "session.execute": "retrieval", "session.scalars": "retrieval"},
         ways="core and ORM, sync and async engines; any driver of PostgreSQL",
         recorded=(
-            "Statements, metrics and scores as with psycopg; one call, also where the driver has an integration, too.",
+            "The same facts as with [psycopg](#pgvector-with-psycopg); one call, also where the driver has an"
+            " integration, too.",
             "Scores with the drivers psycopg and asyncpg; with others, such as psycopg2, the number of results.",
             "Of a streamed result the first rows are the search where the driver has an integration.",
         ),
         not_recorded=(
-            "The statement's text and parameters.",
+            "The statement's text and parameters; statements that write vectors.",
             "Other databases than PostgreSQL; `executemany`.",
+            "Scores where the statement does not select the distance, and of more than 1000 rows.",
             "The number of streamed results with other drivers.",
         ),
     )
