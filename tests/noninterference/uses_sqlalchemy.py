@@ -71,7 +71,7 @@ def _missing(connection: Any) -> Any:
 async def _streamed(connection: Any) -> Any:
     if hasattr(connection, "stream"):
         return await connection.stream(_statements()[0])
-    return connection.execution_options(stream_results=True, yield_per=1).execute(_statements()[0])
+    return connection.execute(_statements()[0], execution_options={"stream_results": True, "yield_per": 1})
 
 
 @asynccontextmanager
