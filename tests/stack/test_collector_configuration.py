@@ -113,12 +113,15 @@ def test_order_of_processors() -> None:
 
 @pytest.mark.parametrize("exporter", MAIN["exporters"])
 def test_queues(exporter: str) -> None:
-    """Every queue is on disk, bounded by bytes, and is tried for ever; metrics are not batched."""
+    """Every queue is on disk, bounded by bytes, and is tried for ever; metrics go one by one, in order."""
     fields = MAIN["exporters"][exporter]
     queue = fields["sending_queue"]
 
     assert (queue["storage"], queue["sizer"]) == ("file_storage", "bytes")
-    assert queue.get("batch", {}).get("sizer") == (None if exporter == "otlp_http/prometheus" else "bytes")
+    if exporter == "otlp_http/prometheus":
+        assert ("batch" in queue, queue["num_consumers"]) == (False, 1)
+    else:
+        assert queue["batch"]["sizer"] == "bytes"
     assert fields["retry_on_failure"]["max_elapsed_time"] == "0s"
 
 
