@@ -158,13 +158,13 @@ class Browser:
         return [entry["message"] for entry in self.driver.get_log("browser")]
 
     def requests(self) -> list[str]:
-        """Addresses asked for since the last look."""
+        """Addresses of servers asked since the last look: not the browser's own pages, nor what a page brought."""
         messages = [json.loads(entry["message"])["message"] for entry in self.driver.get_log("performance")]
         return [
             message["params"]["request"]["url"]
             for message in messages
             if message["method"] == "Network.requestWillBeSent"
-            and not message["params"]["request"]["url"].startswith("chrome:")  # the browser's own pages
+            and message["params"]["request"]["url"].startswith(("http", "ws"))
         ]
 
 

@@ -35,6 +35,10 @@ def work(count, name="m"):
     for _ in range(count):
         with stagelight.llm(provider="acme", model=name) as call:
             call.usage(input_tokens=1)
+
+def linger():
+    for _ in range(600):  # in one sleep, Python would not see a signal that came just before it
+        time.sleep(0.05)
 """
 
 
@@ -49,9 +53,13 @@ def _said(output: str) -> dict[str, Any]:
 
 def _finish(process: subprocess.Popen[str]) -> tuple[dict[str, Any], str]:
     try:
-        output, errors = process.communicate(timeout=30)
-    finally:
+        output, errors = process.communicate(timeout=60)
+    except subprocess.TimeoutExpired:
         process.kill()
+        process.wait()
+        for pipe in filter(None, (process.stdout, process.stderr)):
+            pipe.close()
+        raise
     return _said(output), errors
 
 
@@ -170,7 +178,7 @@ def _terminate(process: subprocess.Popen[str]) -> None:
 def test_sigterm_delivers() -> None:
     """A process killed by SIGTERM delivers first and still dies of the signal."""
     with receiver() as (received, endpoint):
-        process = python(f"{WORK}\nwork(50)\nprint('ready')\ntime.sleep(30)", endpoint)
+        process = python(f"{WORK}\nwork(50)\nprint('ready')\nlinger()", endpoint)
         _terminate(process)
         _finish(process)
 
@@ -204,7 +212,7 @@ def test_a_handler_of_the_application_stays() -> None:
     """A SIGTERM that the application handles is the application's alone."""
     with receiver() as (received, endpoint):
         handler = "import signal, sys\nsignal.signal(signal.SIGTERM, lambda *_: sys.exit(5))\n"
-        process = python(f"{handler}{WORK}\nwork(5)\nprint('ready')\ntime.sleep(30)", endpoint)
+        process = python(f"{handler}{WORK}\nwork(5)\nprint('ready')\nlinger()", endpoint)
         _terminate(process)
         _finish(process)
 
@@ -327,7 +335,7 @@ def test_a_killed_child_of_multiprocessing_delivers() -> None:
                 def child(ready):
                     work(4, "child")
                     ready.set()
-                    time.sleep(30)
+                    linger()
 
                 context = multiprocessing.get_context("fork")
                 ready = context.Event()
