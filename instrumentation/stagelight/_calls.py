@@ -96,6 +96,8 @@ class Call(Scope):
     def _start(self) -> None:
         stage, request = self.stage, self.request
         now = otel_context.get_current()
+        if CALL_KEY in now and (around := current_call(now)) is not None:
+            around.began_inside(stage)
         self._turn = turn = turn_of_a_stage(now)
         name, attributes = started(stage, request)
         before = context_below(turn, now)
@@ -137,6 +139,9 @@ class Call(Scope):
         if self._outer is None and name != span_name(stage, mine):
             self.span.update_name(name)
         return True
+
+    def began_inside(self, stage: Stage) -> None:
+        """Another call has begun inside this one, by whoever's hand."""
 
     def absorb(self, response: Response | None) -> None:
         """Take facts extracted from a response; the last value of each wins."""

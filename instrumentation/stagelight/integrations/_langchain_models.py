@@ -62,9 +62,13 @@ class ModelRun(Call):
     def join(self, stage: Stage, request: Request) -> bool:
         """A call inside is never this one: a client's own call is the better record."""
         del request
+        self.began_inside(stage)
+        return False
+
+    def began_inside(self, stage: Stage) -> None:
+        """A call that the model makes, or that its author records by hand, is the call."""
         if stage == self.stage:
             self.answered()
-        return False
 
     def answered(self) -> None:
         """Another call, or a cache, gives the answer: this run, and those around it, are none."""
@@ -127,10 +131,11 @@ class ModelRun(Call):
             block.absorb(response)
 
     def _is_the_call(self) -> bool:
-        if self.is_answered or self._block is not None or not self.live:
+        if self._is_call or not self.live:
+            return self.live  # what a first chunk has made a call stays one
+        if self.is_answered or self._block is not None:
             return False
-        if not self._is_call:
-            self._become_the_call()
+        self._become_the_call()
         return True
 
     def _become_the_call(self) -> None:
