@@ -57,7 +57,7 @@ class HostAwarePropagator(TextMapPropagator):
     """Stands around the application's propagator: injects for allowed hosts only, and carries the request's id."""
 
     def __init__(self, inner: TextMapPropagator) -> None:
-        self.inner = inner.inner if isinstance(inner, HostAwarePropagator) else inner
+        self.inner: TextMapPropagator = inner.inner if isinstance(inner, HostAwarePropagator) else inner
 
     def extract(
         self, carrier: CarrierT, context: Context | None = None, getter: Getter[CarrierT] = default_getter
