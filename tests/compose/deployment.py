@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.client
 import os
-import socket
 import subprocess
 import tempfile
 from collections.abc import Mapping
@@ -15,6 +14,7 @@ from typing import IO, Any
 import yaml
 from compose.engine import Engine
 from stack.programs import ROOT, program
+from stack.substitution import free_ports
 from stack.waiting import settled
 
 COMPOSE_FILE = ROOT / "docker-compose.yml"
@@ -48,7 +48,7 @@ class Deployment:
         """The checkout whose stack is run; changing it is an upgrade."""
         self.engine = engine
         self.services = services
-        self.ports = dict(zip(PORTS, _free_ports(len(PORTS)), strict=True))
+        self.ports = dict(zip(PORTS, free_ports(len(PORTS)), strict=True))
         self.project = f"stagelight-test-{os.getpid()}"
 
     def run(self, *arguments: str, expected: int = 0) -> subprocess.CompletedProcess[str]:
@@ -134,7 +134,7 @@ class Deployment:
     ) -> Answer:
         """Send a request to a published port, by the name of the variable that chooses it."""
         headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {})
-        connection = http.client.HTTPConnection("127.0.0.1", self.ports[port], timeout=30)
+        connection = http.client.HTTPConnection("127.0.0.1", self.ports[port], timeout=60)
         try:
             connection.request(method, path, body, headers)
             response = connection.getresponse()
@@ -150,14 +150,3 @@ class Deployment:
     def _environment(self) -> Mapping[str, str]:
         kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
         return kept | {"DOCKER_HOST": self.engine.host} | {name: str(port) for name, port in self.ports.items()}
-
-
-def _free_ports(number: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(number)]
-    try:
-        for free in sockets:
-            free.bind(("127.0.0.1", 0))
-        return [free.getsockname()[1] for free in sockets]
-    finally:
-        for free in sockets:
-            free.close()

@@ -65,7 +65,7 @@ def write_archive(image: Image, to: Path) -> None:
 
 
 def _applets() -> dict[str, str]:
-    listed = subprocess.run([BUSYBOX, "--list"], check=True, capture_output=True, text=True, timeout=10).stdout
+    listed = subprocess.run([BUSYBOX, "--list"], check=True, capture_output=True, text=True, timeout=60).stdout
     return {f"/bin/{name}": "busybox" for name in listed.split() if name != "busybox"}
 
 
@@ -75,7 +75,7 @@ def _libraries(binary: Path) -> dict[str, Path]:
 
 def _linked(binary: Path) -> Iterator[str]:
     ldd = shutil.which("ldd") or "ldd"
-    listed = subprocess.run([ldd, binary], check=True, capture_output=True, text=True, timeout=10).stdout
+    listed = subprocess.run([ldd, binary], check=True, capture_output=True, text=True, timeout=60).stdout
     for line in listed.splitlines():
         words = line.partition("=>")[2].split() or line.split()
         if words[0].startswith("/"):

@@ -64,7 +64,7 @@ def test_visitors_ask_round_after_round() -> None:
             """Say nothing."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Application) as server:
-        threading.Thread(target=server.serve_forever).start()
+        threading.Thread(target=server.serve_forever, daemon=True).start()
         address = f"http://127.0.0.1:{server.server_port}"
         with started([*command("visitors", **{"http://app:8000": address}), "--pause=0"]) as process:
             assert process.stdout is not None

@@ -59,7 +59,7 @@ def answers_from_inside(engine: Engine, network: str, addresses: list[str]) -> d
     """What a container on a network gets for HTTP requests, or the error message when nobody answers, by address."""
     ask = """
         for address in "$@"; do
-          answer=$(timeout 5 wget -O - "http://$address" 2>&1 || echo no answer) && echo "$address" $answer &
+          answer=$(timeout 20 wget -O - "http://$address" 2>&1 || echo no answer) && echo "$address" $answer &
         done
         wait
     """
@@ -90,6 +90,9 @@ def test_secrets_belong_to_the_one_service_that_uses_them(deployment: Deployment
             *(f"{name}-secrets" for name in ("collector", "gateway", "grafana", "alertmanager", "app")),
         )
     }
+
+    found["secrets"].pop("alertmanager.slack_url", None)  # of a test below
+    found["alertmanager-secrets"].pop("slack_url", None)
 
     assert found == {
         "secrets": dict.fromkeys(
@@ -204,7 +207,7 @@ def test_only_the_documented_ports_answer(deployment: Deployment) -> None:
     }
     assert elsewhere != "127.0.0.1"
     for *_, port in published:
-        socket.create_connection(("127.0.0.1", port), timeout=10).close()
+        socket.create_connection(("127.0.0.1", port), timeout=60).close()
         with pytest.raises(OSError, match=r"refused|timed out|unreachable"):
             socket.create_connection((elsewhere, port), timeout=3)
 
@@ -215,7 +218,7 @@ def test_telemetry_without_the_token_is_refused(deployment: Deployment, token: s
     sent = send_record(deployment, "never stored", token=token)
     metadata = () if token is None else (("authorization", f"Bearer {token}"),)
     with channel_to(deployment) as channel, pytest.raises(grpc.RpcError) as refused:
-        TraceServiceStub(channel).Export(ExportTraceServiceRequest(), metadata=metadata, timeout=30)
+        TraceServiceStub(channel).Export(ExportTraceServiceRequest(), metadata=metadata, timeout=60)
 
     assert sent.status == 401
     assert refused.value.code() == grpc.StatusCode.UNAUTHENTICATED
@@ -228,7 +231,7 @@ def test_telemetry_with_the_token_arrives(deployment: Deployment, otlp_token: st
     recorded = send_record(deployment, "with the token", token=otlp_token)
     with channel_to(deployment) as channel:
         metadata = (("authorization", f"Bearer {otlp_token}"),)
-        TraceServiceStub(channel).Export(ExportTraceServiceRequest(), metadata=metadata, timeout=30)
+        TraceServiceStub(channel).Export(ExportTraceServiceRequest(), metadata=metadata, timeout=60)
 
     assert (refused.status, counted.status, recorded.status) == (401, 200, 200)
     assert settled(lambda: stored_total(deployment, token=gateway_token), "42") == "42"

@@ -68,6 +68,6 @@ NO_TIME = "is not accepted; accepted: 1793491200 or 2026-11-01T00:00:00Z"
 )
 def test_wrong_arguments_are_refused_by_name(script: str, arguments: list[str], message: str) -> None:
     """The message says what was received and what is accepted; nothing is printed that a shell would evaluate."""
-    done = subprocess.run(["sh", script, *arguments], capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run(["sh", script, *arguments], capture_output=True, text=True, timeout=60, check=False)
 
     assert (done.returncode, done.stdout, done.stderr) == (2, "", f"{message}\n")

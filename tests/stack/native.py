@@ -37,8 +37,8 @@ _READY: Mapping[str, tuple[int, str]] = {
     "alertmanager": (9093, "/-/ready"),
 }
 _STAND_IN_READY = (3200, "/healthz")
-_READY_S = 120.0  # machines are slow at times
-_STOP_S = 20.0  # Tempo takes more than ten seconds
+_READY_S = 240.0  # machines are slow at times
+_STOP_S = 60.0  # Tempo takes more than ten seconds
 _LOG_LINES = 40
 
 STACKS: list[Stack] = []
@@ -207,7 +207,7 @@ class Stack:
         """Wait until a service answers its readiness probe.
 
         Raises:
-            NotReady: it ended, or did not answer within two minutes.
+            NotReady: it ended, or did not answer within four minutes.
         """
         process = self._processes[name]
         port, path = process.ready

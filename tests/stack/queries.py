@@ -42,6 +42,18 @@ def get(url: str, **parameters: str | float) -> Any:
     return json.loads(request("GET", f"{url}?{urlencode(parameters)}"))
 
 
+def exposed(url: str, name: str) -> dict[str, float]:
+    """The series of a metric that a program offers to Prometheus, as it prints them; none before there is a value.
+
+    Args:
+        url: base URL of the program's metrics.
+        name: of the metric.
+    """
+    printed = request("GET", f"{url}/metrics").decode().splitlines()
+    found = (line.rpartition(" ") for line in printed if line.startswith((f"{name}{{", f"{name} ")))
+    return {own: float(value) for own, _, value in found}
+
+
 def series(prometheus: str, promql: str, *, at: float | None = None) -> dict[Labels, float]:
     """Result of an instant query, by labels, the metric's name included.
 

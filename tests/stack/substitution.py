@@ -32,21 +32,22 @@ Places = Mapping[tuple[str, int], int]
 def free_places(services: Iterable[str] = PORTS) -> dict[tuple[str, int], int]:
     """A free port of the loopback interface for each port of these services."""
     wanted = [(name, port) for name in services for port in PORTS[name]]
-    held: list[socket.socket] = []
-    try:
-        return {place: _free_port(held) for place in wanted}
-    finally:
-        for one in held:
-            one.close()
+    return dict(zip(wanted, free_ports(len(wanted)), strict=True))
 
 
 def free_port() -> int:
     """One free port of the loopback interface."""
+    return free_ports(1)[0]
+
+
+def free_ports(number: int) -> list[int]:
+    """Free ports of the loopback interface, each another one."""
     held: list[socket.socket] = []
     try:
-        return _free_port(held)
+        return [_free_port(held) for _ in range(number)]
     finally:
-        held[0].close()
+        for one in held:
+            one.close()
 
 
 def _free_port(held: list[socket.socket]) -> int:

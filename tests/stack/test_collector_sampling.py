@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import re
 import secrets
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from stack.native import Stack
 from stack.outputs import attributes, collecting, put, send, trace_request
+from stack.queries import exposed
 from stack.waiting import eventually
 from stagelight.conventions import attributes as a
 
+DECIDED = "otelcol_processor_tail_sampling_global_count_traces_sampled"
 ORDINARY = 600
 KEPT: Mapping[str, Mapping[str, Any]] = {
     "forced": {a.STAGELIGHT_KEEP: True},
@@ -42,6 +47,14 @@ def trace(name: str, fields: Mapping[str, Any]) -> ExportTraceServiceRequest:
     return request
 
 
+def decisions(stack: Stack) -> Counter[str]:
+    """How many traces are to be kept, by ``true`` and ``false``."""
+    found: Counter[str] = Counter()
+    for own, value in exposed(stack.url("collector", 8888), DECIDED).items():
+        found[re.findall(r'sampled="(\w+)"', own)[0]] += int(value)
+    return found
+
+
 def test_sampling(tmp_path: Path) -> None:
     """Errors, slow, expensive, low-rated and forced traces come out whole; of 600 others about 60; all are counted."""
     with collecting(tmp_path, STAGELIGHT_SAMPLING="on") as (stack, outputs):
@@ -60,7 +73,8 @@ def test_sampling(tmp_path: Path) -> None:
             return sum(last.values())
 
         counted = eventually(calls, lambda count: count == 2 * (ORDINARY + len(KEPT)))
-        sampled = eventually(outputs.spans, lambda spans: len(spans) >= 2 * (len(KEPT) + ORDINARY // 20))
+        decided = eventually(lambda: decisions(stack), lambda seen: sum(seen.values()) == ORDINARY + len(KEPT))
+        sampled = eventually(outputs.spans, lambda spans: len(spans) == 2 * decided["true"])
     names = [span.name for span in sampled if not span.name.startswith("ordinary")]
     others = len(sampled) - len(names)
 

@@ -240,7 +240,8 @@ def test_metric_alert_reaches_alertmanager(stack: Stack) -> None:
     send(stack, "metrics", message)
 
     def dropping() -> list[dict[str, str]]:
-        return [own for own in alerts_of(stack) if own["alertname"] == "ApplicationDropsTelemetry"]
+        found = [own for own in alerts_of(stack) if own["alertname"] == "ApplicationDropsTelemetry"]
+        return [own for own in found if own["service_name"] == "dropping"]
 
     assert eventually(dropping, bool) == [
         {

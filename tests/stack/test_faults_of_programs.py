@@ -18,7 +18,7 @@ import pytest
 from stack.load import Load
 from stack.native import Stack
 from stack.programs import ROOT
-from stack.queries import request
+from stack.queries import exposed
 from stack.waiting import eventually, settled
 
 SERVICES = ("collector", "prometheus", "loki", "tempo")
@@ -30,7 +30,7 @@ LATE_S = -6 * 3600.0
 QUEUE = "/var/lib/otelcol"
 PAGE = 4096
 DISK = "64m"
-RECOVERY_S = 60.0
+RECOVERY_S = 240.0
 
 
 def nothing_is_missing(load: Load) -> None:
@@ -42,10 +42,7 @@ def nothing_is_missing(load: Load) -> None:
 
 def metric(stack: Stack, name: str) -> float:
     """Sum of one of the Collector's own metrics over its labels."""
-    text = request("GET", f"{stack.url('collector', 8888)}/metrics").decode()
-    return sum(
-        float(line.rpartition(" ")[2]) for line in text.splitlines() if line.startswith((f"{name}{{", f"{name} "))
-    )
+    return sum(exposed(stack.url("collector", 8888), name).values())
 
 
 @pytest.fixture(scope="module")
@@ -74,12 +71,13 @@ def test_back_ends_may_be_away(running: Stack) -> None:
         eventually(lambda: load.spans, lambda sent: sent >= 200)
         for name in BACK_ENDS:
             running.stop(name)
+        before = load.spans
         time.sleep(OUTAGE_S)
-        during = load.spans
+        during = load.spans - before
         for name in BACK_ENDS:
             running.start(name)
 
-    assert during > 100 * OUTAGE_S, "the Collector did not take what came while the back ends were away"
+    assert during > 20 * OUTAGE_S, "the Collector did not take what came while the back ends were away"
     nothing_is_missing(load)
 
 
@@ -90,7 +88,7 @@ def test_a_paused_back_end_delays_only_itself(running: Stack) -> None:
         running.pause("prometheus")
         before = load.logs
         eventually(lambda: load.logs, lambda now: now > before + 200)
-        assert settled(load.missing_spans, 0, within_s=5) < 400
+        eventually(load.missing_spans, lambda missing: missing < 400)  # two seconds' worth is always on its way
         running.resume("prometheus")
 
     nothing_is_missing(load)

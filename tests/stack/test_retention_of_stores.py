@@ -79,7 +79,7 @@ def test_records_by_level_and_kind(tmp_path: Path) -> None:
             shutil.rmtree(stack.path("loki", f"/loki/{own}"))
         stack.start("loki")
 
-        assert stored(loki) == kept
+        assert settled(lambda: stored(loki), kept) == kept
 
 
 def lasting(folder: Path) -> set[str] | None:

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 Value = TypeVar("Value")
 
-PATIENCE_S = 90.0
+PATIENCE_S = 180.0
 """Machines are slow at times."""
 
 
