@@ -2,8 +2,8 @@
 
 ``python tests/matrix.py`` runs every row of ``matrix.toml``; ``python tests/matrix.py anthropic`` runs the rows of one
 client; ``python tests/matrix.py --with 'openai==1.99.0 anthropic' tests/noninterference`` runs given tests with given
-versions. Environments are made once, by uv, below ``$XDG_CACHE_HOME/stagelight/environments``; the first run needs a
-package index, later ones do not.
+versions. Rows run side by side, ``--jobs`` at a time. Environments are made once, by uv, below
+``$XDG_CACHE_HOME/stagelight/environments``; the first run needs a package index, later ones do not.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import sys
 import time
 import tomllib
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -87,12 +88,9 @@ def run(row: Row) -> bool:
     )
     last = done.stdout.strip().rpartition("\n")[2].strip("= ")
     passed = done.returncode == 0
-    if not passed:
-        print(done.stdout)
-    print(
-        f"{'ok  ' if passed else 'FAIL'} {row.name:60} {last} (environment {ready - started:.0f} s)",
-        flush=True,
-    )
+    told = f"{'ok  ' if passed else 'FAIL'} {row.name:60} {last} (environment {ready - started:.0f} s)\n"
+    sys.stdout.write(told if passed else f"{done.stdout}\n{told}")  # at once: other rows run beside this one
+    sys.stdout.flush()
     return passed
 
 
@@ -100,6 +98,7 @@ def main() -> None:
     """Read the command line; see the module's own text."""
     parser = argparse.ArgumentParser(description="Run integration tests in pinned environments.")
     parser.add_argument("--with", dest="versions", default="", help="packages to install, separated by spaces")
+    parser.add_argument("--jobs", type=int, default=2, help="rows that run at a time; default 2")
     parser.add_argument("names", nargs="*", help="clients of matrix.toml; with --with, tests to run")
     options = parser.parse_args()
     if options.versions:
@@ -112,7 +111,8 @@ def main() -> None:
                 f"no rows for {', '.join(sorted(unknown))}; there are {', '.join(sorted({r.client for r in known}))}"
             )
         chosen = [row for row in known if not options.names or row.client in options.names]
-    failed = [row.name for row in chosen if not run(row)]
+    with ThreadPoolExecutor(options.jobs) as pool:
+        failed = [row.name for row, passed in zip(chosen, pool.map(run, chosen), strict=True) if not passed]
     if failed:
         sys.exit(f"{len(failed)} of {len(chosen)} environments failed: {'; '.join(failed)}")
 
