@@ -135,6 +135,17 @@ def test_samples(tmp_path: Path) -> None:
     assert found == {45: None, 39: 39, 1: 1}
 
 
+def test_tempo_refuses_what_it_cannot_take() -> None:
+    """No limit that discards what was acknowledged; those that refuse are Tempo's own, and say when to try again.
+
+    That Tempo follows it is not proven here either.
+    """
+    tempo = yaml.safe_load((ROOT / "tempo" / "tempo.yaml").read_text())
+
+    assert tempo["overrides"]["defaults"]["ingestion"] == {"max_traces_per_user": 0}
+    assert "retry_after_on_resource_exhausted" not in tempo["distributor"]  # five seconds by default
+
+
 def test_traces_are_kept_two_weeks() -> None:
     """Tempo's file says 14 days where its scheduler and where its worker read it.
 
