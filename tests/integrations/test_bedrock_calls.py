@@ -18,6 +18,7 @@ from botocore.exceptions import ClientError
 from botocore.response import StreamingBody
 from botocore.stub import Stubber
 from opentelemetry import trace
+from retrying import check_retried, refusing
 from stagelight.conventions import attributes as a
 from stagelight.integrations.bedrock import BedrockInstrumentor
 from stagelight.sim import Simulator
@@ -294,18 +295,45 @@ def test_refused_calls(bedrock: AwsWorld, script: Any, fault: str, kind: str, st
     assert call.attributes[a.HTTP_RESPONSE_STATUS_CODE] == status
 
 
-def test_repeated_requests_are_one_call(simulator: Simulator) -> None:
+async def asked(client: Any, script: Any) -> None:
+    await script.now(client.converse(**ASK))
+
+
+async def streamed(client: Any, script: Any) -> None:
+    answer = await script.now(client.converse_stream(**ASK))
+    async for _ in script.each(answer["stream"]):
+        pass
+
+
+async def invoked(client: Any, script: Any) -> None:
+    answer = await script.now(client.invoke_model(modelId=HAIKU, body=json.dumps(FAMILIES[HAIKU][0])))
+    await script.now(answer["body"].read())
+
+
+@pytest.mark.parametrize("use", [asked, streamed, invoked])
+@pytest.mark.parametrize("mode", ["legacy", "standard", "adaptive"])
+def test_repeated_requests_are_one_call(bedrock: AwsWorld, script: Any, use: Any, mode: str) -> None:
     """The client's own repetitions belong to one call, which counts them."""
-    world = AwsWorld("sync", simulator, "bedrock-runtime", "")
-    patient = Config(retries={"total_max_attempts": 3, "mode": "standard"})
-    client = world.sync_client(headers={"x-stagelight-fault": "server_error"}, config=patient)
-    simulator.forget()
+    with refusing(503) as simulator:
+        world = AwsWorld(bedrock.kind, simulator, bedrock.service, bedrock.provider)
+        patient = Config(retries={"total_max_attempts": 3, "mode": mode})
+        captured = world.run(lambda client: use(client, script), config=patient)
 
-    with capture() as captured, pytest.raises(ClientError):
-        client.converse(**ASK)
+        check_retried(captured, simulator, 2)
 
-    assert len(simulator.requests) == 3
-    assert captured.call("llm").attributes[a.STAGELIGHT_ATTEMPTS] == 3
+
+def test_requests_repeated_in_vain_are_one_call(bedrock: AwsWorld, script: Any) -> None:
+    """A call that fails for good knows how often it was sent."""
+
+    async def scenario(client: Any) -> None:
+        with pytest.raises(ClientError):
+            await asked(client, script)
+
+    with refusing(429, 500) as simulator:
+        world = AwsWorld(bedrock.kind, simulator, bedrock.service, bedrock.provider)
+        captured = world.run(scenario, config=Config(retries={"total_max_attempts": 2, "mode": "standard"}))
+
+        check_retried(captured, simulator, 2, outcome="error")
 
 
 def test_a_wrong_request(bedrock: AwsWorld, script: Any) -> None:

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import inspect
 from base64 import b64decode
 from collections.abc import Iterator
 from dataclasses import dataclass
 from decimal import Decimal
-from inspect import isasyncgen, isgenerator
 from typing import Any
 
 import httpx
 import pytest
 import stagelight
 from elevenlabs.core.api_error import ApiError
+from elevenlabs.core.http_client import HttpClient
 from elevenlabs.core.unchecked_base_model import construct_type
 from elevenlabs.types import AudioWithTimestampsResponse
 from elevenlabs_clients import PLAIN, client_of
+from retrying import check_retried, refusing
 from stagelight.conventions import attributes as a
 from stagelight.integrations.elevenlabs import ElevenLabsInstrumentor
 from stagelight.sim import Simulator
@@ -123,7 +125,7 @@ def test_speech(voices: Voices, script: Any, way: str) -> None:
     async def scenario(client: Any) -> None:
         with stagelight.turn("speak"):
             audio = getattr(client.text_to_speech, way)(**SPEECH)
-            assert isgenerator(audio) or isasyncgen(audio)
+            assert inspect.isgenerator(audio) or inspect.isasyncgen(audio)
             heard.extend([data async for data in script.each(audio)])
 
     captured = voices.run(scenario, clock=Clock())
@@ -360,19 +362,41 @@ def test_a_server_that_is_not_there(script: Any) -> None:
     assert (captured.call("tts").outcome, captured.call("tts").error_type) == ("error", "httpx.ConnectError")
 
 
-def test_a_repeated_request_is_one_call(voices: Voices, script: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The client's own repetitions belong to one call."""
-    monkeypatch.setattr("elevenlabs.core.http_client._retry_timeout", lambda **_: 0.0)
+_NO_RETRIES = inspect.signature(HttpClient.request).parameters["retries"].default
+"""What the client counts from: its first versions took two retries for done."""
+
+
+async def timed(client: Any, script: Any, options: Any) -> None:
+    await script.now(client.text_to_speech.convert_with_timestamps(**SPEECH, request_options=options))
+
+
+async def transcribed(client: Any, script: Any, options: Any) -> None:
+    recording = ("speech.pcm", bytes(64_000))
+    await script.now(client.speech_to_text.convert(model_id="scribe_v1", file=recording, request_options=options))
+
+
+@pytest.mark.parametrize("use", [timed, transcribed])
+@pytest.mark.parametrize(
+    ("statuses", "attempts", "outcome"),
+    [((429, 503), 3, "completed"), ((500, 500), 2, "error"), ((500,), 1, "error")],
+    ids=["at last", "never", "refused"],
+)
+def test_repeated_requests_are_one_call(
+    voices: Voices, script: Any, monkeypatch: pytest.MonkeyPatch, use: Any, statuses: Any, attempts: int, outcome: str
+) -> None:
+    """What the client sends again belongs to one call, which counts it."""
+    monkeypatch.setattr("elevenlabs.core.http_client._retry_timeout", lambda **_: 0.0)  # it would wait for seconds
 
     async def scenario(client: Any) -> None:
-        options = {"request_options": {"max_retries": 4}}
-        with pytest.raises(ApiError):
-            await script.now(client.text_to_speech.convert_with_timestamps(**SPEECH, **options))
+        try:
+            await use(client, script, {"max_retries": _NO_RETRIES + attempts - 1})
+        except ApiError as error:
+            assert (outcome, error.status_code) == ("error", 500)  # noqa: PT017 - the other outcome has no exception
 
-    captured = voices.run(scenario, fault="server_error")
+    with refusing(*statuses) as simulator:
+        captured = Voices(voices.kind, simulator).run(scenario)
 
-    assert len(voices.simulator.requests) > 1
-    assert captured.call("tts").attributes[a.HTTP_RESPONSE_STATUS_CODE] == 500
+        check_retried(captured, simulator, attempts, outcome=outcome)
 
 
 def test_a_cancelled_speech(simulator: Simulator) -> None:

@@ -10,6 +10,7 @@ import pytest
 import stagelight
 from google.genai import errors
 from opentelemetry import trace
+from retrying import check_retried, refusing
 from stagelight.conventions import attributes as a
 from stagelight.testing import Clock, capture
 
@@ -219,6 +220,44 @@ def test_failures(world: Any, script: Any, method: str, more: Any, kind: Any, st
     assert call.attributes.get(a.HTTP_RESPONSE_STATUS_CODE) == status
     assert (call.span.status.status_code, call.span.status.description) == (trace.StatusCode.ERROR, None)
     assert (call.cost, call.span.events) == (None, ())
+
+
+async def generated(client: Any, script: Any) -> None:
+    await script.now(client.models.generate_content(**ASK))
+
+
+async def streamed(client: Any, script: Any) -> None:
+    async for _ in script.each(await script.now(client.models.generate_content_stream(**ASK))):
+        pass
+
+
+async def embedded(client: Any, script: Any) -> None:
+    await script.now(client.models.embed_content(model="gemini-embedding-001", contents="tides"))
+
+
+@pytest.mark.parametrize("use", [generated, streamed, embedded])
+@pytest.mark.parametrize(
+    ("statuses", "attempts", "outcome"),
+    [((429, 503), 3, "completed"), ((500, 500, 500), 3, "error"), ((501,), 1, "error")],
+    ids=["at last", "never", "refused"],
+)
+def test_repeated_requests_are_one_call(
+    world: Any, script: Any, use: Any, statuses: tuple[int, ...], attempts: int, outcome: str
+) -> None:
+    """What the client sends again by its own retries belongs to one call, which counts it."""
+    again = {"retry_options": {"attempts": 3, "initial_delay": 0.001, "max_delay": 0.01, "jitter": 0.001}}
+
+    async def scenario(client: Any) -> None:
+        try:
+            await use(client, script)
+        except errors.APIError:
+            assert outcome == "error"
+
+    with refusing(*statuses) as simulator:
+        elsewhere = type(world)(world.kind, simulator, world.library)
+        captured = elsewhere.run(scenario, http_options=again)
+
+        check_retried(captured, simulator, attempts, outcome=outcome)
 
 
 def test_a_chat(world: Any, script: Any) -> None:

@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 import stagelight
 from aws_clients import KINDS, AwsWorld
+from botocore.config import Config
 from botocore.stub import Stubber
+from retrying import check_retried, refusing
 from stagelight.conventions import attributes as a
 from stagelight.integrations.bedrock import BedrockInstrumentor
 from stagelight.integrations.polly import PollyInstrumentor
@@ -243,6 +245,21 @@ def test_a_refused_speech_costs_nothing(
     assert str(call.error_type).rpartition(".")[2] == kind
     assert call.attributes[a.HTTP_RESPONSE_STATUS_CODE] == status
     assert a.STAGELIGHT_USAGE_CHARACTERS not in call.attributes
+
+
+@pytest.mark.parametrize("status", [429, 500, 503])
+def test_a_repeated_request_is_one_call(polly: AwsWorld, script: Any, status: int) -> None:
+    """The client's own repetition belongs to one call, which counts it."""
+
+    async def scenario(client: Any) -> None:
+        answer = await script.now(client.synthesize_speech(**SPEECH))
+        await script.now(answer["AudioStream"].read())
+
+    with refusing(status) as simulator:
+        world = AwsWorld(polly.kind, simulator, polly.service, polly.provider)
+        captured = world.run(scenario, config=Config(retries={"total_max_attempts": 2, "mode": "standard"}))
+
+        check_retried(captured, simulator, 2)
 
 
 def test_a_cancelled_speech(simulator: Simulator) -> None:
