@@ -35,13 +35,11 @@ check: $(STAMP) ## lint, formatting, types, and generated files
 	@$(BIN)/ruff format --check .
 	@MYPYPATH=instrumentation $(BIN)/mypy
 	@$(BIN)/python -m stagelight.conventions.generate --check
-	@$(BIN)/python -m stagelight.settings_page --check
-	@$(BIN)/python -m stagelight.integrations_page --check
+	@$(BIN)/python -m stagelight.documentation --check
 
 generate: $(STAMP) ## write what is made from the registry, the settings and the integrations
 	@$(BIN)/python -m stagelight.conventions.generate
-	@$(BIN)/python -m stagelight.settings_page
-	@$(BIN)/python -m stagelight.integrations_page
+	@$(BIN)/python -m stagelight.documentation
 
 tools: $(STAMP) ## build the real programs of the stack tests, with Go 1.26+ (once, about 20 minutes)
 	@$(BIN)/python tools/build.py

@@ -1,15 +1,13 @@
-"""Writes ``docs/integrations.md`` from what each integration says of itself.
+"""The page of integrations, ``docs/integrations.md``, as each of them says of itself.
 
-``python -m stagelight.integrations_page [--check]``, in a checkout: the list of integrations is ``pyproject.toml``'s.
+The list of integrations is that of ``pyproject.toml``, so that it is made in a checkout only.
 """
 
 from __future__ import annotations
 
-import argparse
 import re
-import sys
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -20,11 +18,9 @@ from stagelight.instrumentations import GROUP, PREFIX
 from stagelight.integrations._hosts import OWN_SERVERS, PROVIDERS, REGIONAL
 from stagelight.integrations._instrumentor import Coverage, Instrumentor
 
-__all__ = ["PAGE", "Entry", "entries", "main", "page"]
+__all__ = ["Entry", "entries", "page"]
 
 _ROOT: Final = Path(__file__).parents[2]
-PAGE: Final = _ROOT / "docs" / "integrations.md"
-
 _MODELS: Final = frozenset({"llm", "embedding", "tts", "stt"})
 
 _HEAD: Final = """\
@@ -276,24 +272,3 @@ def _hosts() -> str:
     rows = "".join(f"| `{host}` | `{provider}` |\n" for host, provider in (*PROVIDERS.items(), *REGIONAL.items()))
     own = "".join(f"| `{software}` | {port} |\n" for software, port in OWN_SERVERS.items())
     return f"{rows}\n| software of your own | port |\n|---|---|\n{own}"
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Write the page, or with ``--check`` only say whether it is stale.
-
-    Returns:
-        The exit status: 1 when it is stale and was not to be written.
-    """
-    parser = argparse.ArgumentParser(prog="stagelight.integrations_page", description=__doc__)
-    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 when the page is stale")
-    check: bool = parser.parse_args(arguments).check
-    is_stale = not PAGE.exists() or PAGE.read_text(encoding="utf-8") != page()
-    if is_stale and not check:
-        PAGE.write_text(page(), encoding="utf-8")
-    if is_stale:
-        print(f"docs/integrations.md {'is stale: run make generate' if check else 'written'}")
-    return 1 if check and is_stale else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,20 +1,15 @@
-"""Writes ``docs/settings.md`` from the tables of settings: ``python -m stagelight.settings_page [--check]``."""
+"""The page of settings, ``docs/settings.md``, as their tables say."""
 
 from __future__ import annotations
 
-import argparse
-import sys
-from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 from stagelight.settings import ROWS, table
 from stagelight.standard import NUMBERS, StandardRow
 from stagelight.standard import ROWS as STANDARD
 
-__all__ = ["PAGE", "main", "page"]
-
-PAGE: Final = Path(__file__).parents[2] / "docs" / "settings.md"
+__all__ = ["page"]
 
 _HEAD: Final = """\
 # Settings
@@ -69,24 +64,3 @@ def _table(rows: Iterable[StandardRow]) -> str:
 
 def _names(row: StandardRow) -> Iterator[str]:
     yield from (f"`{name}`" for name in (row.variable, row.signals) if name)
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Write the page, or with ``--check`` only say whether it is stale.
-
-    Returns:
-        The exit status: 1 when it is stale and was not to be written.
-    """
-    parser = argparse.ArgumentParser(prog="stagelight.settings_page", description=__doc__)
-    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 when the page is stale")
-    check: bool = parser.parse_args(arguments).check
-    is_stale = not PAGE.exists() or PAGE.read_text(encoding="utf-8") != page()
-    if is_stale and not check:
-        PAGE.write_text(page(), encoding="utf-8")
-    if is_stale:
-        print(f"docs/settings.md {'is stale: run make generate' if check else 'written'}")
-    return 1 if check and is_stale else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -78,6 +78,7 @@ ORDER = (
     "wsgi",
     "_starlette",
     "integrations_page",
+    "documentation",
     "testing",
 )
 """The library from the ground up: a module imports only modules before it."""

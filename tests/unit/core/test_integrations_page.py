@@ -7,7 +7,6 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-import pytest
 from packaging.requirements import Requirement
 from packaging.version import Version
 from stagelight import integrations_page
@@ -23,11 +22,6 @@ def sections() -> dict[str, str]:
     """The parts of the page below a heading, by the name by which they are switched off."""
     parts = re.split(r"^##+ ", TEXT, flags=re.MULTILINE)
     return {name: part for part in parts for name in re.findall(r", switched off as `([\w-]+)`\.$", part, re.MULTILINE)}
-
-
-def test_the_page_is_what_the_integrations_say() -> None:
-    """The committed page is the one that would be written."""
-    assert integrations_page.PAGE.read_text(encoding="utf-8") == TEXT
 
 
 def test_every_entry_point_is_on_the_page() -> None:
@@ -70,29 +64,6 @@ def test_its_links_lead_somewhere() -> None:
 
     assert within == []
     assert [page for page in pages if not (ROOT / "docs" / page).is_file()] == []
-
-
-def test_a_stale_page_of_integrations_is_found_and_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """``--check`` changes nothing and fails, without a page and with an old one; else the page is written, once."""
-    page = tmp_path / "integrations.md"
-    monkeypatch.setattr(integrations_page, "PAGE", page)
-
-    codes = [integrations_page.main(["--check"])]
-    assert not page.exists()
-    page.write_text(TEXT.replace("openai", "opennai"), encoding="utf-8")
-    codes += [integrations_page.main(["--check"])]
-    assert "opennai" in page.read_text(encoding="utf-8")
-    codes += [integrations_page.main([]), integrations_page.main([]), integrations_page.main(["--check"])]
-
-    assert codes == [1, 1, 0, 0, 0]
-    assert page.read_text(encoding="utf-8") == TEXT
-    assert capsys.readouterr().out.splitlines() == [
-        "docs/integrations.md is stale: run make generate",
-        "docs/integrations.md is stale: run make generate",
-        "docs/integrations.md written",
-    ]
 
 
 def extra(entry: Entry) -> Requirement | None:
