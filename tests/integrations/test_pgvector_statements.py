@@ -195,3 +195,20 @@ def test_time_grows_with_length_only(piece: str) -> None:
 
     assert long < max(12 * short, 0.5)
     assert seconds(1_000_000 // len(piece)) < 2
+
+
+@pytest.mark.parametrize("piece", ["+", "<=>", "/**/", "--\n", "a ", "a,"])
+def test_statements_of_too_many_parts_are_not_read(piece: str) -> None:
+    """Whatever the parts are; the limit for characters alone would let a statement of one-character parts take long."""
+    filled = f"select a <=> b from t where c = d {piece * (200_000 // len(piece))}"  # noqa: S608
+
+    assert len(filled) < 262_144
+    assert statement_of(filled) is None
+
+
+def test_operators_of_postgresql_are_read_up_to_its_limit() -> None:
+    """63 characters, twice as many where a client wants ``%%`` for ``%``."""
+    read = statement_of(f"select a {'%%' * 63} b from t")  # noqa: S608
+
+    assert read is not None
+    assert [token.text for token in read.tokens if token.kind == "operator"] == ["%" * 63]
