@@ -7,13 +7,14 @@ from pathlib import Path
 
 from noninterference.uses import Client, Kind, Use
 
-__all__ = ["CLIENTS", "INSTALLED", "ROWS", "title_of"]
+__all__ = ["CLIENTS", "INSTALLED", "KINDS", "ROWS", "title_of"]
 
 _MODULES = sorted(path.stem for path in Path(__file__).parent.glob("uses_*.py"))
 
 CLIENTS: tuple[Client, ...] = tuple(import_module(f"noninterference.{module}").CLIENT for module in _MODULES)
 INSTALLED: tuple[Client, ...] = tuple(client for client in CLIENTS if client.is_installed)
 
+KINDS: list[tuple[Client, Kind]] = [(client, kind) for client in INSTALLED for kind in client.kinds()]
 ROWS: list[tuple[Client, Use, Kind]] = [(client, use, kind) for client in INSTALLED for use, kind in client.rows()]
 
 

@@ -8,12 +8,10 @@ from urllib.parse import urlsplit
 
 import pytest
 from noninterference.breaking import BREAKAGES
-from noninterference.clients import INSTALLED, title_of
+from noninterference.clients import INSTALLED, KINDS, title_of
 from noninterference.playing import Notes, Run, differences, play, played
-from noninterference.uses import Client, Kind, Options, Use
+from noninterference.uses import Client, Kind, Options
 from stagelight import _guard
-
-KINDS = [(client, kind) for client in INSTALLED for kind in client.kinds()]
 
 NO_CHUNKS = frozenset({"asyncpg", "chromadb", "faiss", "psycopg", "qdrant", "sentence_transformers", "sqlalchemy"})
 NO_TAKERS = NO_CHUNKS | {"langchain"}

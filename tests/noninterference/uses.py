@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
@@ -12,7 +13,10 @@ from typing import Any, NamedTuple
 from noninterference.servers import Server
 from stagelight.integrations._instrumentor import Instrumentor
 
-__all__ = ["FAULTS", "Client", "Kind", "Opening", "Options", "Use", "each", "now"]
+__all__ = ["FAULTS", "PLAIN", "Client", "Kind", "Opening", "Options", "Use", "each", "now"]
+
+PLAIN = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+"""For clients to verify with: reading the certificates takes longer than a test, and nothing here is encrypted."""
 
 Kind = str
 """``sync`` or ``async``."""
@@ -66,8 +70,6 @@ class Use:
     """The chunk of the server's answer that completes the first item; ``None`` where the server cannot be stopped."""
     gives_up: bool = True
     """Whether the client can be told how long to wait for the next bytes."""
-    calls: int = 25
-    """How often it is called to see what grows."""
     needs: str = ""
     """What versions of the client that can do this have: ``module:Class.function``."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import cache
 from typing import Any
 
 from noninterference.servers import Server
@@ -42,27 +43,35 @@ def _raw(answer: Any) -> Any:
     return http.status_code, http.is_closed, http.is_stream_consumed, http.num_bytes_downloaded, http.content
 
 
-async def _tools(client: Any) -> Any:
+def _weather(city: str) -> str:
+    """The weather in a city.
+
+    Args:
+        city: name of the city
+    """
+    return f"It is sunny in {city}."
+
+
+async def _weather_async(city: str) -> str:
+    """The weather in a city.
+
+    Args:
+        city: name of the city
+    """
+    return _weather(city)
+
+
+@cache
+def _tool(is_async: bool) -> Any:
     import anthropic
 
-    def weather(city: str) -> str:
-        """The weather in a city.
+    return anthropic.beta_async_tool(_weather_async) if is_async else anthropic.beta_tool(_weather)
 
-        Args:
-            city: name of the city
-        """
-        return f"It is sunny in {city}."
 
-    async def weather_async(city: str) -> str:
-        """The weather in a city.
+def _tools(client: Any) -> Any:
+    import anthropic
 
-        Args:
-            city: name of the city
-        """
-        return weather(city)
-
-    is_async = isinstance(client, anthropic.AsyncAnthropic)
-    tool = anthropic.beta_async_tool(weather_async) if is_async else anthropic.beta_tool(weather)
+    tool = _tool(isinstance(client, anthropic.AsyncAnthropic))
     return client.beta.messages.tool_runner(
         model=ASK["model"],
         max_tokens=200,
@@ -74,7 +83,7 @@ async def _tools(client: Any) -> Any:
 CREATE, STREAM = "messages.create", "messages.stream"
 
 USES = (
-    Use(CREATE, lambda client: client.messages.create(**ASK), seen=lambda one: one.to_json(), calls=1000),
+    Use(CREATE, lambda client: client.messages.create(**ASK), seen=lambda one: one.to_json()),
     Use(
         CREATE,
         lambda client: client.messages.create(**ASK, stream=True),

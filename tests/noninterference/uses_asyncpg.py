@@ -53,7 +53,7 @@ CURSOR = "connection.cursor"
 METHODS = ("fetch", "fetchrow", "fetchval")
 
 USES = (
-    Use("connection.fetch", lambda connection: connection.fetch(NEAREST, *GIVEN), calls=1000),
+    Use("connection.fetch", lambda connection: connection.fetch(NEAREST, *GIVEN)),
     Use("connection.fetchrow", lambda connection: connection.fetchrow(NEAREST, *GIVEN)),
     Use("connection.fetchval", lambda connection: connection.fetchval(NEAREST, *GIVEN)),
     Use("connection.fetch", lambda connection: connection.fetch(MISSING), "refused", fails=True),

@@ -36,7 +36,7 @@ CONVERSE, CONVERSE_STREAM = "converse", "converse_stream"
 INVOKE, INVOKE_STREAM = "invoke_model", "invoke_model_with_response_stream"
 
 USES = (
-    Use(CONVERSE, lambda client: client.converse(**ASK), calls=1000),
+    Use(CONVERSE, lambda client: client.converse(**ASK)),
     Use(CONVERSE, lambda client: client.converse(modelId=HAIKU, messages=[]), "refused", fails=True),
     Use(CONVERSE_STREAM, lambda client: client.converse_stream(**ASK), items=lambda answer: answer["stream"], first=1),
     Use(INVOKE, _read, "read"),

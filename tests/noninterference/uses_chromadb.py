@@ -34,7 +34,7 @@ async def _open(server: Server, options: Options) -> AsyncIterator[Any]:
 QUERY = "collection.query"
 
 USES = (
-    Use(QUERY, lambda docs: docs.query(query_embeddings=NEAR, n_results=2), calls=1000),
+    Use(QUERY, lambda docs: docs.query(query_embeddings=NEAR, n_results=2)),
     Use(QUERY, lambda docs: docs.query(NEAR), "by position"),
     Use(QUERY, lambda docs: docs.query(query_embeddings=NEAR, where={"even": True}), "with a filter"),
     Use(QUERY, lambda docs: docs.query(query_embeddings=[[1.0, 1.0, 1.0]]), "of another length", fails=True),

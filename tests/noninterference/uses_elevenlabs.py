@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 from noninterference.servers import Server
-from noninterference.uses import FAULTS, Client, Options, Use, each
+from noninterference.uses import FAULTS, PLAIN, Client, Options, Use, each
 
 __all__ = ["CLIENT"]
 
-PLAIN = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-"""Reading the certificates takes longer than a test, and nothing here is encrypted."""
-
 SPEECH: dict[str, Any] = {
     "voice_id": "Rachel",
-    "text": "The tide comes in, the tide goes out.",
+    "text": "The tide comes in.",
     "model_id": "eleven_multilingual_v2",
     "output_format": "pcm_16000",
 }
@@ -53,6 +49,7 @@ def _hear(client: Any) -> Any:
 CONVERT, STREAM, SOCKET = "text_to_speech.convert", "text_to_speech.stream", "text_to_speech.convert_realtime"
 
 USES = (
+    Use("speech_to_text.convert", _hear),
     Use(CONVERT, lambda client: client.text_to_speech.convert(**SPEECH), items=each, first=1),
     Use(
         CONVERT,
@@ -73,7 +70,6 @@ USES = (
     Use(
         "text_to_speech.convert_with_timestamps",
         lambda client: client.text_to_speech.convert_with_timestamps(**SPEECH, request_options=ONCE),
-        calls=1000,
     ),
     Use(
         "text_to_speech.stream_with_timestamps",
@@ -89,7 +85,6 @@ USES = (
         first=1,
         gives_up=False,
     ),
-    Use("speech_to_text.convert", _hear),
 )
 
 CLIENT = Client(

@@ -48,7 +48,7 @@ def _chosen(index: Any) -> Any:
 SEARCH = "index.search"
 
 USES = (
-    Use(SEARCH, lambda index: index.search(_near(), 3), calls=1000),
+    Use(SEARCH, lambda index: index.search(_near(), 3)),
     Use(SEARCH, lambda index: index.search(x=_near(), k=9), "by names"),
     Use(SEARCH, _bits, "of bits"),
     Use(SEARCH, _chosen, "with a filter"),

@@ -156,10 +156,10 @@ async def _open(server: Server, options: Options) -> AsyncIterator[Any]:
 
 
 USES = (
+    Use(MODEL, lambda it: it.invoke(it.prompt | it.local, it.given), "without a client"),
     Use(MODEL, lambda it: it.invoke(it.model, ASKED)),
     Use(STREAM, lambda it: it.stream(it.model, ASKED), items=_chunks, first=1),
     Use(STREAM, lambda it: it.stream(it.chain, it.given), "in a chain", _chunks, first=1),
-    Use(MODEL, lambda it: it.invoke(it.prompt | it.local, it.given), "without a client", calls=1000),
     Use(STREAM, lambda it: it.stream(it.local, ASKED), "without a client", _chunks),
     Use(MODEL, lambda it: it.invoke(it.prompt | it.broken, it.given), "that fails", fails=True),
     Use(STREAM, lambda it: it.stream(it.broken, ASKED), "that breaks", _chunks, fails=True),

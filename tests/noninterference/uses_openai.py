@@ -16,7 +16,7 @@ __all__ = ["CLIENT"]
 CHAT: dict[str, Any] = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "What do tides do?"}]}
 ASK: dict[str, Any] = {"model": "gpt-4o-mini", "input": "What do tides do?"}
 SPEECH: dict[str, Any] = {
-    "model": "tts-1", "voice": "coral", "input": "The tide comes in, the tide goes out.", "response_format": "pcm",
+    "model": "tts-1", "voice": "coral", "input": "The tide comes in.", "response_format": "pcm",
 }  # fmt: skip
 EMBED: dict[str, Any] = {"model": "text-embedding-3-small", "input": "tides"}
 
@@ -72,7 +72,7 @@ SPEAK, HEAR, TRANSLATE = "audio.speech.create", "audio.transcriptions.create", "
 RESPONSES = "openai.resources.responses:Responses"
 
 USES = (
-    Use(CHAT_CREATE, lambda client: client.chat.completions.create(**CHAT), seen=lambda one: one.to_json(), calls=1000),
+    Use(CHAT_CREATE, lambda client: client.chat.completions.create(**CHAT), seen=lambda one: one.to_json()),
     Use(
         CHAT_CREATE,
         lambda client: client.chat.completions.create(**CHAT, stream=True),
@@ -145,7 +145,7 @@ USES = (
         SPEAK,
         lambda client: client.audio.speech.with_streaming_response.create(**SPEECH),
         "streamed",
-        lambda sound: sound.iter_bytes(64),
+        lambda sound: sound.iter_bytes(512),
         is_block=True,
         seen=_streamed,
         first=1,

@@ -10,7 +10,7 @@ from noninterference.uses import FAULTS, Client, Use, now
 __all__ = ["CLIENT"]
 
 SPEECH: dict[str, Any] = {
-    "Text": "The tide comes in, the tide goes out.", "VoiceId": "Joanna", "OutputFormat": "pcm", "Engine": "neural",
+    "Text": "The tide comes in.", "VoiceId": "Joanna", "OutputFormat": "pcm", "Engine": "neural",
 }  # fmt: skip
 
 
@@ -22,12 +22,12 @@ async def _read(client: Any) -> Any:
 SPEAK = "synthesize_speech"
 
 USES = (
-    Use(SPEAK, _read, "read", calls=1000),
+    Use(SPEAK, _read, "read"),
     Use(
         SPEAK,
         lambda client: client.synthesize_speech(**SPEECH),
         "in pieces",
-        lambda answer: answer["AudioStream"].iter_chunks(64),
+        lambda answer: answer["AudioStream"].iter_chunks(512),
         first=1,
     ),
     Use(SPEAK, lambda client: client.synthesize_speech(**SPEECH), "iterated", lambda answer: answer["AudioStream"]),

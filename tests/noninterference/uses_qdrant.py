@@ -106,11 +106,8 @@ def _of(where: str, call: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 def _uses(name: str, call: Callable[[Any], Any]) -> tuple[Use, ...]:
     needs = f"qdrant_client:QdrantClient.{name}"
-    often = 1000 if name == "query_points" else 25
-    return (
-        Use(name, _of("local", call), "in this process", needs=needs),
-        Use(name, _of("remote", call), needs=needs, calls=often),
-    )
+    local = Use(name, _of("local", call), "in this process", needs=needs)
+    return local, Use(name, _of("remote", call), needs=needs)
 
 
 USES = (

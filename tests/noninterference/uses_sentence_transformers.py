@@ -44,7 +44,7 @@ async def _open(server: Server, options: Options) -> AsyncIterator[Any]:
 ENCODE = "model.encode"
 
 USES = (
-    Use(ENCODE, lambda model: model.encode(TEXTS), calls=1000),
+    Use(ENCODE, lambda model: model.encode(TEXTS)),
     Use(ENCODE, lambda model: model.encode("tides", convert_to_tensor=True), "as a tensor"),
     Use(ENCODE, lambda model: model.encode(TEXTS, truncate_dim=2, normalize_embeddings=True), "cut and normal"),
     Use(ENCODE, lambda model: model.encode(TEXTS, precision="half a byte"), "refused", fails=True),

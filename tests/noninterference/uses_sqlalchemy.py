@@ -100,7 +100,7 @@ async def _session_scalars(connection: Any) -> Any:
 EXECUTE = "connection.execute"
 
 USES = (
-    Use(EXECUTE, _core, seen=lambda result: (result.keys(), result.rowcount, result.all()), calls=1000),
+    Use(EXECUTE, _core, seen=lambda result: (result.keys(), result.rowcount, result.all())),
     Use(EXECUTE, _text, "of a text", each),
     Use(EXECUTE, _streamed, "streamed", each),
     Use(EXECUTE, _missing, "refused", fails=True),

@@ -1,0 +1,107 @@
+"""Counts what there is in this process before and after many calls."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import re
+import threading
+import warnings
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from noninterference.playing import call_only
+from noninterference.servers import Server
+from noninterference.uses import Client, Options, Use
+
+__all__ = ["NOISE", "Growth", "Settle", "grown"]
+
+WARM_UP = 5
+"""Calls of each use after which caches, connections and threads are there."""
+NOISE = 250
+"""Objects that come and go with the servers in this process; one call of ours that is kept has about fifteen."""
+ATTEMPTS = 25
+"""Of counting again, for five seconds: servers close their side of a connection some time after the client did."""
+
+_NOT_OURS = re.compile(r"process_request_thread|^asyncio_\d+$")
+"""Servers of the tests take one per connection, event loops one now and then to look up a name."""
+_FILES = Path("/proc/self/fd" if Path("/proc/self/fd").exists() else "/dev/fd")
+
+Settle = Callable[[], None]
+"""Sends what waits in queues."""
+
+
+class Growth(NamedTuple):
+    """What there is more."""
+
+    threads: int
+    tasks: int
+    files: int
+    objects: int
+
+    @property
+    def is_none(self) -> bool:
+        """Whether nothing grew, but for the noise of servers."""
+        return max(self.threads, self.tasks, self.files) <= 0 and self.objects <= NOISE
+
+
+def _counts() -> Growth:
+    gc.collect()
+    threads = sum(_NOT_OURS.search(thread.name) is None for thread in threading.enumerate())
+    # Frozen objects are not among these: only those made since.
+    return Growth(threads, len(asyncio.all_tasks()), len(list(_FILES.iterdir())), len(gc.get_objects()))
+
+
+def _more(after: Growth, before: Growth) -> Growth:
+    return Growth(*(one - other for one, other in zip(after, before, strict=True)))
+
+
+async def _growth(before: Growth) -> Growth:
+    more = _more(_counts(), before)
+    for _ in range(ATTEMPTS):
+        if more.files <= 0:
+            break
+        await asyncio.sleep(0.2)
+        more = _more(_counts(), before)
+    return more
+
+
+def grown(
+    client: Client, uses: Sequence[Use], options: Options, server: Server, *, settle: Settle, calls: int, each: int
+) -> tuple[Growth, list[tuple[str, int]]]:
+    """What there is more after many calls, and the most frequent classes of new objects.
+
+    Args:
+        client: whose calls.
+        uses: the first is called most often.
+        options: how the client is made.
+        server: what it talks to.
+        settle: is called before anything is counted.
+        calls: calls of all uses together.
+        each: calls of every use but the first.
+    """
+    first, *others = uses
+
+    async def called() -> tuple[Growth, list[tuple[str, int]]]:
+        async with client.open(server, options) as opened:
+
+            async def call(*rounds: tuple[int, Sequence[Use]]) -> None:
+                for times, these in rounds:
+                    for use in list(these) * times:
+                        await call_only(use, opened)
+                settle()
+                server.forget()
+
+            await call((WARM_UP, uses))
+            gc.collect()
+            gc.freeze()
+            before = _counts()
+            await call((each, others), (max(each, calls - each * len(others)), [first]))
+            more = await _growth(before)
+            return more, Counter(type(one).__name__ for one in gc.get_objects()).most_common(12)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # some uses leave things open; pytest would keep what it hears
+        return asyncio.run(called())
