@@ -79,10 +79,13 @@ def test_examples_are_valid(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_an_example_only_adds(name: str) -> None:
-    """Our back ends get what they got: an example adds exporters with queues like ours, and pipelines of its own."""
+    """Our back ends get what they got: an example adds exporters with queues like ours, behind a batch processor that a
+    full one does not refuse, and pipelines of its own."""
     added = yaml.safe_load((FOLDER / "examples" / name).read_text())
 
-    assert set(added) == {"exporters", "service"}
+    assert set(added) == {"exporters", "processors", "service"}
+    assert [processor.partition("/")[0] for processor in added["processors"]] == ["batch"]
+    assert {tuple(one["processors"]) for one in added["service"]["pipelines"].values()} == {tuple(added["processors"])}
     assert {one["sending_queue"]["storage"] for one in added["exporters"].values()} == {"file_storage"}
     assert set(added["service"]["pipelines"]).isdisjoint(MAIN["service"]["pipelines"])
 
