@@ -41,11 +41,16 @@ class Handover:
     Args:
         inline: do the work in the caller's thread; for providers that are not ours.
         capacity: items that may wait; beyond it the caller does the work itself, so that nothing is lost.
+        begins: called when the worker begins: starts the threads that its work will need. A Python that is ending lets
+            nobody start one (3.12), and the worker may come to its first item only then.
     """
 
-    def __init__(self, *, inline: bool = False, capacity: int = CAPACITY) -> None:
+    def __init__(
+        self, *, inline: bool = False, capacity: int = CAPACITY, begins: Callable[[], object] | None = None
+    ) -> None:
         self._inline = inline
         self._capacity = capacity
+        self._begins = begins
         self._queue: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._worker: threading.Thread | None = None
         self._starting = threading.Lock()
@@ -101,9 +106,16 @@ class Handover:
 
     def _start(self) -> None:
         with self._starting:
-            if self._worker is None:
-                self._worker = threading.Thread(target=self._run, name="stagelight-handover", daemon=True)
+            if self._worker is not None:
+                return
+            self._worker = threading.Thread(target=self._run, name="stagelight-handover", daemon=True)
+            try:
                 self._worker.start()
+            except RuntimeError:  # no threads left, or Python is ending: ``drain`` does the work
+                self._worker = None
+                return
+        if self._begins is not None:
+            self._begins()
 
     def _run(self) -> None:
         try:

@@ -252,7 +252,7 @@ def _runtime_for(settings: Settings, providers: Providers | None, taken: Collect
         tracer=_host_tracer() if own is None or "traces" in taken else own.tracer_provider.own_tracer(*_SCOPE),
         instruments=Instruments(backend, settings.semconv),
         logger=_host_logger() if own is None or "logs" in taken else own.events,
-        handover=Handover(inline="traces" in taken),
+        handover=Handover(inline="traces" in taken, begins=None if own is None else own.begin),
         settings=settings,
         configured=True,
         pseudonyms=Pseudonyms(key) if key else None,

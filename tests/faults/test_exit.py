@@ -127,6 +127,42 @@ def test_a_healthy_exit_delivers_everything() -> None:
     assert all(balance["made"] == balance["delivered"] for balance in balances.values())
 
 
+def test_the_threads_are_there_before_the_first_call_ends() -> None:
+    """A program may end at once after its first call, and a Python that is ending (3.12) starts no more threads."""
+    received, process, said, errors = _run("""
+        import threading
+
+        def ours():
+            return sorted(thread.name for thread in threading.enumerate() if thread.name.startswith("stagelight"))
+
+        before = ours()
+        with stagelight.llm(provider="acme", model="m") as call:
+            call.usage(input_tokens=1)
+            print(json.dumps({"before": before, "inside": ours()}))
+    """)
+    exports = [f"stagelight-export-{signal}" for signal in ("logs", "metrics", "traces")]
+
+    assert (process.returncode, errors) == (0, "")
+    assert said["before"] == ["stagelight-export-metrics"]
+    assert said["inside"] == [*exports, "stagelight-handover"]
+    assert received.spans == {"chat m": 1}
+    assert len(received.ledger) == 1
+
+
+def test_a_call_that_begins_at_the_very_end_holds_nothing_up() -> None:
+    """One that the application makes when Python is ending already is delivered, or said to be lost (3.12)."""
+    received, process, said, errors = _run("""
+        atexit.register(work, 1)  # runs before ours
+        print(json.dumps({"done": time.time()}))
+    """)
+    ended = time.time()
+
+    assert process.returncode == 0
+    assert ended - said["done"] < LIMIT_S
+    assert received.spans == {"chat m": 1} or "not delivered and dropped: traces 1" in errors
+    assert "Traceback" not in errors
+
+
 @pytest.mark.parametrize(
     ("ending", "code"),
     [("sys.exit(7)", 7), ("raise RuntimeError('host')", 1), ("sys.exit('said')", 1)],

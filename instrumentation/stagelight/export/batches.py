@@ -111,6 +111,12 @@ class BatchQueue(Generic[Item]):
             thread.start()
             self._thread = thread
 
+    def begin(self) -> None:
+        """Have a thread before the first item comes."""
+        with self._changed:
+            if self._thread is None:
+                self._start()
+
     def ask(self) -> int:
         """Ask for everything queued now to be sent at once; wait for it with ``answered``."""
         with self._changed:

@@ -141,6 +141,11 @@ class Providers:
             found["metrics"] = self._metrics.account.balance
         return found
 
+    def begin(self) -> None:
+        """Start the threads that send."""
+        for queue in self._queues:
+            queue.begin()
+
     def flush(self, timeout_s: float) -> bool:
         """Send everything of all signals, in parallel."""
         guests = [partial(_flush, guest) for guest in self._guests()]
