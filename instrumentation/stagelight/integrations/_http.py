@@ -15,7 +15,7 @@ from stagelight._calls import current_call
 from stagelight._guard import guard, once_a_minute
 from stagelight._upstream import running
 from stagelight.integrations._hosts import COMPATIBLE, Server, provider_of
-from stagelight.integrations._instrumentor import Instrumentor, Target, Wrapper
+from stagelight.integrations._patching import Patching, Target, Wrapper
 
 __all__ = ["HttpRequests"]
 
@@ -83,12 +83,9 @@ def _noting(client: str, address: Address) -> Wrapper:
     return wrapper
 
 
-class HttpRequests(Instrumentor):
+class HttpRequests(Patching):
     """Counts requests; on while somebody uses it."""
 
-    distribution = "http"
-    supported = ""
-    counts_requests = False
     _users: ClassVar[set[object]] = set()
 
     def instrumentation_dependencies(self) -> Collection[str]:

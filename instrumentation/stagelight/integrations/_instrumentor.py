@@ -1,38 +1,16 @@
-"""Switching an integration on and off: lazily, idempotently, and back to the very same functions."""
+"""Switching an integration on and off, and what it says of itself."""
 
 from __future__ import annotations
 
-import inspect
-import sys
-from abc import abstractmethod
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from importlib.metadata import PackageNotFoundError, version
-from types import CoroutineType, ModuleType
 from typing import Any, ClassVar, NamedTuple
 
-from opentelemetry.instrumentation.instrumentor import (  # type: ignore[attr-defined]  # not in its __all__
-    BaseInstrumentor,
-)
-from opentelemetry.instrumentation.utils import is_instrumentation_enabled
-
 from stagelight.facts import Stage
-from stagelight.integrations._wrapped import is_wrapped_function, wrapped_function
+from stagelight.integrations._http import HttpRequests
+from stagelight.integrations._patching import Patching, Target, Wrapper
 
 __all__ = ["Coverage", "Instrumentor", "Target", "Wrapper"]
-
-Wrapper = Callable[[Callable[..., Any], Any, tuple[Any, ...], dict[str, Any]], Any]
-"""What stands around a function: called with the function, its instance, its arguments and its keywords."""
-
-
-class Target(NamedTuple):
-    """A function of a library and what stands around it."""
-
-    module: str
-    path: str
-    """Where it is in the module: ``Class.method``, or ``function``."""
-    around: Wrapper
-    around_async: Wrapper | None = None
-    """Stands around the function where that is a coroutine function; default ``around``."""
 
 
 class Coverage(NamedTuple):
@@ -53,30 +31,8 @@ class Coverage(NamedTuple):
     """What is left alone, and what cannot be known and why; a sentence each."""
 
 
-class _Patch(NamedTuple):
-    owner: Any
-    name: str
-    wrapper: Any
-
-    def remove(self) -> None:
-        """Put back the function inside the wrapper; another integration's wrapper around it is given it instead."""
-        outer = vars(self.owner).get(self.name)
-        if outer is self.wrapper:
-            setattr(self.owner, self.name, self.wrapper.__wrapped__)
-            return
-        while is_wrapped_function(outer):
-            if outer.__wrapped__ is self.wrapper:
-                outer.__wrapped__ = self.wrapper.__wrapped__
-                return
-            outer = outer.__wrapped__
-        # Somebody else has wrapped our wrapper: it stays and passes everything through.
-
-
-class Instrumentor(BaseInstrumentor):  # type: ignore[misc]  # the base class is not typed
-    """Base of the integrations: what to wrap is a table, the rest is here.
-
-    Nothing is imported by switching on: functions are wrapped when their module is, or already has been, imported.
-    """
+class Instrumentor(Patching):
+    """Base of the integrations."""
 
     distribution: ClassVar[str]
     """Name of the library's distribution."""
@@ -90,20 +46,9 @@ class Instrumentor(BaseInstrumentor):  # type: ignore[misc]  # the base class is
     counts_requests: ClassVar[bool] = True
     """Whether the HTTP requests of its calls are counted."""
 
-    _switched_on = False
-    _switched = 0
-    """How often it was switched on."""
-    _hooked: ClassVar[set[str]] = set()
-    _patches: ClassVar[list[_Patch]] = []
-
     def __init_subclass__(cls) -> None:
-        cls._hooked, cls._patches = set(), []
+        super().__init_subclass__()
         cls.package = cls.package or cls.distribution.replace("-", "_")
-
-    @property
-    @abstractmethod
-    def targets(self) -> Sequence[Target]:
-        """What is wrapped."""
 
     def instrumentation_dependencies(self) -> Collection[str]:
         return (self.supported,)
@@ -123,60 +68,11 @@ class Instrumentor(BaseInstrumentor):  # type: ignore[misc]  # the base class is
         return bool(self.is_instrumented_by_opentelemetry)
 
     def _instrument(self, **_: Any) -> None:
-        import wrapt
-
-        self._switched_on = True
-        self._switched += 1
-        for module in dict.fromkeys(target.module for target in self.targets):
-            if module in sys.modules:
-                self._wrap_all(sys.modules[module])
-            elif module not in self._hooked:
-                self._hooked.add(module)
-                wrapt.register_post_import_hook(self._wrap_all, module)
+        super()._instrument()
         if self.counts_requests:
-            from stagelight.integrations._http import HttpRequests
-
             HttpRequests().serve(type(self))
 
     def _uninstrument(self, **_: Any) -> None:
-        self._switched_on = False
-        while self._patches:
-            self._patches.pop().remove()
+        super()._uninstrument()
         if self.counts_requests:
-            from stagelight.integrations._http import HttpRequests
-
             HttpRequests().leave(type(self))
-
-    def _wrap_all(self, module: ModuleType) -> None:
-        if self._switched_on:
-            for target in self.targets:
-                if target.module == module.__name__:
-                    self._wrap(module, target)
-
-    def _wrap(self, module: ModuleType, target: Target) -> None:
-        class_name, _, name = target.path.rpartition(".")
-        owner = getattr(module, class_name, None) if class_name else module
-        original = vars(owner).get(name) if owner is not None else None
-        if original is None:  # a function that this version of the library does not have
-            return
-        is_async = inspect.iscoroutinefunction(original)
-        around = (target.around_async if is_async else None) or target.around
-        wrapper = wrapped_function(owner, name, self._while_on(around))
-        setattr(owner, name, wrapper)
-        self._patches.append(_Patch(owner, name, wrapper))
-
-    def _while_on(self, around: Wrapper) -> Wrapper:
-        # A wrapper that could not be removed must stay silent when the library is instrumented again.
-        switched = self._switched
-
-        def wrapper(wrapped: Callable[..., Any], instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-            if not self._switched_on or switched != self._switched or not is_instrumentation_enabled():
-                return wrapped(*args, **kwargs)
-            result = around(wrapped, instance, args, kwargs)
-            if isinstance(result, CoroutineType):
-                # What tasks, warnings and debuggers call it.
-                result.__name__ = getattr(wrapped, "__name__", result.__name__)
-                result.__qualname__ = getattr(wrapped, "__qualname__", result.__qualname__)
-            return result
-
-        return wrapper

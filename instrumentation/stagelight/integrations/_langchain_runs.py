@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from functools import partial
+from functools import cache, partial
 from typing import Any, Final, Generic, TypeVar
 
 from opentelemetry import context as otel_context
@@ -27,7 +27,7 @@ from stagelight.facts import Identity
 from stagelight.integrations._langchain_models import ModelRun, current_run, request_of, response_of
 from stagelight.integrations._reading import part, text
 
-__all__ = ["Runs", "is_control_flow"]
+__all__ = ["Runs", "callback_handler", "is_control_flow"]
 
 _MOST_RUNS: Final = 16_384
 """Runs that are known at once; beyond it the oldest is taken for one that never ends."""
@@ -173,8 +173,6 @@ class Runs:
         return strict()
 
     def __reduce__(self) -> Any:
-        from stagelight.integrations.langchain import callback_handler
-
         return callback_handler, ()
 
     @property
@@ -274,3 +272,11 @@ class Runs:
 def _drop_chain(known: tuple[OutermostRun, bool]) -> None:
     if known[1]:
         known[0].ended(GeneratorExit())
+
+
+@cache
+def callback_handler() -> Any:
+    """The one handler of this process."""
+    from langchain_core.callbacks.base import BaseCallbackHandler
+
+    return type("StagelightCallbackHandler", (Runs, BaseCallbackHandler), {})()

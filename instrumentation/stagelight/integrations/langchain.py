@@ -9,7 +9,6 @@ LangChain itself sets its context, or lets a model work, set ours.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import cache
 from types import ModuleType
 from typing import Any
 
@@ -23,18 +22,10 @@ from stagelight.integrations._engine import Begin, Observed, around, around_asyn
 from stagelight.integrations._instrumentor import Coverage, Instrumentor, Target
 from stagelight.integrations._langchain_frames import Work, named, pulled, pulled_async
 from stagelight.integrations._langchain_models import ModelRun, current_run, response_of
-from stagelight.integrations._langchain_runs import Runs, is_control_flow
+from stagelight.integrations._langchain_runs import callback_handler, is_control_flow
 from stagelight.integrations._reading import amount, count, part, text
 
 __all__ = ["LangChainInstrumentor", "callback_handler", "read"]
-
-
-@cache
-def callback_handler() -> Any:
-    """The one handler of this process."""
-    from langchain_core.callbacks.base import BaseCallbackHandler
-
-    return type("StagelightCallbackHandler", (Runs, BaseCallbackHandler), {})()
 
 
 class _Observed(Observed):
