@@ -16,14 +16,14 @@ from noninterference.playing import call_only
 from noninterference.servers import Server
 from noninterference.uses import Client, Options, Use
 
-__all__ = ["NOISE", "Growth", "Settle", "grown"]
+__all__ = ["NOISE", "Growth", "Load", "Settle", "grown"]
 
 WARM_UP = 5
 """Calls of each use after which caches, connections and threads are there."""
 NOISE = 250
 """Objects that come and go with the servers in this process; one call of ours that is kept has about fifteen."""
-ATTEMPTS = 25
-"""Of counting again, for five seconds: servers close their side of a connection some time after the client did."""
+ATTEMPTS = 35
+"""Of counting again, for seven seconds: servers close their side of a connection late, some after five seconds."""
 
 _NOT_OURS = re.compile(r"process_request_thread|^asyncio_\d+$")
 """Servers of the tests take one per connection, event loops one now and then to look up a name."""
@@ -58,10 +58,21 @@ def _more(after: Growth, before: Growth) -> Growth:
     return Growth(*(one - other for one, other in zip(after, before, strict=True)))
 
 
-async def _growth(before: Growth) -> Growth:
+class Load(NamedTuple):
+    """How much is called."""
+
+    calls: int
+    """Calls of all uses together; the first use makes up for what the others do not."""
+    each: int
+    """Calls of every other use."""
+    is_patient: bool = False
+    """Whether new objects may take their time to go away, as new files always may."""
+
+
+async def _growth(before: Growth, *, is_patient: bool) -> Growth:
     more = _more(_counts(), before)
     for _ in range(ATTEMPTS):
-        if more.files <= 0:
+        if more.is_none or (more.files <= 0 and not is_patient):
             break
         await asyncio.sleep(0.2)
         more = _more(_counts(), before)
@@ -69,7 +80,7 @@ async def _growth(before: Growth) -> Growth:
 
 
 def grown(
-    client: Client, uses: Sequence[Use], options: Options, server: Server, *, settle: Settle, calls: int, each: int
+    client: Client, uses: Sequence[Use], options: Options, server: Server, *, settle: Settle, load: Load
 ) -> tuple[Growth, list[tuple[str, int]]]:
     """What there is more after many calls, and the most frequent classes of new objects.
 
@@ -79,8 +90,7 @@ def grown(
         options: how the client is made.
         server: what it talks to.
         settle: is called before anything is counted.
-        calls: calls of all uses together.
-        each: calls of every use but the first.
+        load: how much is called.
     """
     first, *others = uses
 
@@ -98,8 +108,8 @@ def grown(
             gc.collect()
             gc.freeze()
             before = _counts()
-            await call((each, others), (max(each, calls - each * len(others)), [first]))
-            more = await _growth(before)
+            await call((load.each, others), (max(load.each, load.calls - load.each * len(others)), [first]))
+            more = await _growth(before, is_patient=load.is_patient)
             return more, Counter(type(one).__name__ for one in gc.get_objects()).most_common(12)
 
     with warnings.catch_warnings():

@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import Any, NamedTuple
 
 import pytest
-from noninterference.growing import Growth, grown
+from noninterference.growing import Growth, Load, grown
 from noninterference.playing import Notes, Run, answered, differences, item_of, iterated, play, played
 from noninterference.uses import Options, Use
 from noninterference.uses_openai import CLIENT
@@ -244,7 +244,7 @@ def test_what_grows_is_found(what: str, least: Growth, serve: Any) -> None:
     with pytest.MonkeyPatch.context() as patch:
         _patched(patch, place, _leaking(what, kept))
         uses = [_use("chat.completions.create", "")]
-        more, _ = grown(CLIENT, uses, Options(kind), serve(CLIENT), settle=lambda: None, calls=20, each=20)
+        more, _ = grown(CLIENT, uses, Options(kind), serve(CLIENT), settle=lambda: None, load=Load(20, 20))
     over, *left = kept
     over.set()
     for one in left:
