@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 from collections.abc import Generator, Iterator
 from typing import Any
 
 import pytest
 from stack.native import STACKS, Stack
+
+
+def pytest_configure() -> None:
+    """End the programs also when the tests are ended from outside, as they are when somebody presses Ctrl-C."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
