@@ -20,6 +20,8 @@ from botocore.stub import Stubber
 from opentelemetry import trace
 from retrying import check_retried, refusing
 from stagelight.conventions import attributes as a
+from stagelight.facts import Usage
+from stagelight.integrations._bedrock_answers import answer, speaks
 from stagelight.integrations.bedrock import BedrockInstrumentor
 from stagelight.sim import Simulator
 from stagelight.testing import Captured, Clock, capture
@@ -226,6 +228,33 @@ def test_guardrails_of_a_body(action: str, outcome: str) -> None:
 
     assert call.attributes[a.STAGELIGHT_RESPONSE_GUARDRAIL] == outcome
     assert call.outcome == "completed"
+
+
+@pytest.mark.parametrize(
+    ("told", "reasons", "tokens"),
+    [
+        # Titan behind a guardrail
+        (
+            {"inputTextTokenCount": 28.0, "results": [{"tokenCount": 197.0, "completionReason": "FINISH"}]},
+            ("FINISH",),
+            (28, 197),
+        ),
+        ({"inputTextTokenCount": 28, "results": [{"completionReason": "FINISH"}]}, ("FINISH",), (28, None)),
+        # AI21's Jurassic
+        (
+            {"id": 7, "completions": [{"data": {"text": "Tides rise."}, "finishReason": {"reason": "endoftext"}}]},
+            ("endoftext",),
+            (None, None),
+        ),
+    ],
+)
+def test_rare_bodies(told: dict[str, Any], reasons: tuple[str, ...], tokens: tuple[int | None, int | None]) -> None:
+    """Whole numbers with a fraction of zero are counts, what is not told is not 0, and reasons may be records."""
+    answered = answer(told)
+    usage = answered.usage or Usage()
+
+    assert (answered.finish_reasons, (usage.input_tokens, usage.output_tokens)) == (reasons, tokens)
+    assert speaks(told) == ("completions" in told)
 
 
 def test_a_router_tells_the_model_that_answered() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from decimal import Decimal
 from pathlib import Path
@@ -269,6 +270,24 @@ def usage_of(told: Any) -> Usage | None:
             {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15, "prompt_cache_hit_tokens": 4},
             Usage(input_tokens=10, output_tokens=5, cache_read_tokens=4),
         ),
+        # Moonshot, and what DeepSeek tells in both places
+        (
+            {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15, "cached_tokens": 6},
+            Usage(input_tokens=10, output_tokens=5, cache_read_tokens=6),
+        ),
+        (
+            {
+                "prompt_tokens": 10,
+                "completion_tokens": 5,
+                "total_tokens": 15,
+                "prompt_tokens_details": {"cached_tokens": 0},
+                "prompt_cache_hit_tokens": 0,
+            },
+            Usage(input_tokens=10, output_tokens=5, cache_read_tokens=0),
+        ),
+        # whole numbers with a fraction of zero, and others
+        ({"prompt_tokens": 10.0, "completion_tokens": 5.5}, Usage(input_tokens=10)),
+        ({"prompt_tokens": float("nan"), "completion_tokens": float("inf")}, Usage()),
         # text told beside audio
         (
             {
@@ -419,6 +438,93 @@ def test_billed_calls_of_the_responses_api() -> None:
         finish_reasons=("stop",),
         usage=Usage(input_tokens=1, output_tokens=2, searches=2, tools=1),
     )
+
+
+def test_pages_that_are_opened_are_no_searches() -> None:
+    """Of the web tool's actions only searches are billed."""
+    actions = ["search", "open_page", "find_in_page", "search"]
+    answer = {
+        "status": "completed",
+        "output": [{"type": "web_search_call", "action": {"type": action}} for action in actions],
+        "usage": {"input_tokens": 1, "output_tokens": 2},
+    }
+    told = OPERATIONS["/responses"].response(answer, stagelight.facts.Request())
+
+    assert told.usage == Usage(input_tokens=1, output_tokens=2, searches=2)
+
+
+def test_the_first_chunk_of_azure() -> None:
+    """Azure's first chunk tells what its filter made of the prompt; model and id come after it."""
+    items = OPERATIONS["/chat/completions"].items()
+    checked = {"prompt_index": 0, "content_filter_results": {"hate": {"filtered": False, "severity": "safe"}}}
+    said = {"index": 0, "delta": {"content": "Hi"}, "finish_reason": "stop"}
+    for chunk in (
+        {"id": "", "model": "", "object": "", "choices": [], "prompt_filter_results": [checked]},
+        {"id": "c1", "model": "gpt-4o-mini-2024-07-18", "choices": [said]},
+        {"id": "c1", "model": "gpt-4o-mini-2024-07-18", "choices": [], "usage": {"prompt_tokens": 3}},
+    ):
+        items.take(chunk)
+
+    assert items.response() == Response(
+        model="gpt-4o-mini-2024-07-18", id="c1", finish_reasons=("stop",), usage=Usage(input_tokens=3)
+    )
+
+
+def test_usage_in_the_last_choice() -> None:
+    """Moonshot's streams tell the usage inside the choice that ends them."""
+    items = OPERATIONS["/chat/completions"].items()
+    used = {"prompt_tokens": 19, "completion_tokens": 13, "total_tokens": 32}
+    choice = {"index": 0, "delta": {}, "finish_reason": "stop", "usage": used}
+    items.take({"id": "c1", "model": "kimi-k2.5", "choices": [choice]})
+    told = items.response()
+
+    assert told is not None
+    assert told.usage == Usage(input_tokens=19, output_tokens=13)
+
+
+@pytest.mark.parametrize(
+    ("vector", "size"),
+    [([0.5, 0.25], 2), ("AAAAPwAAgD4=", 2), ("AAAAPwAAgD4AAAA/", 3), ("AAAAPw==", 1), ("", None), (None, None)],
+)
+def test_embeddings_of_any_form(vector: Any, size: int | None) -> None:
+    """Vectors are lists, or base64 of 4 bytes a number; a server that tells the total only has told the input."""
+    answer = {"model": "voyage-3-lite", "data": [{"embedding": vector}], "usage": {"total_tokens": 18}}
+
+    assert OPERATIONS["/embeddings"].response(answer, stagelight.facts.Request()) == Response(
+        model="voyage-3-lite", usage=Usage(input_tokens=18), embedding_dimensions=size
+    )
+
+
+@pytest.mark.usefixtures("recorded")
+@needs_responses
+@pytest.mark.parametrize(
+    ("last", "outcome", "kind"),
+    [
+        ([], "provider_aborted", "incomplete_stream"),
+        (["response.in_progress"], "provider_aborted", "incomplete_stream"),
+        (["response.completed"], "completed", None),
+        (["response.done"], "completed", None),
+    ],
+)
+def test_the_end_of_a_stream_of_responses(last: list[str], outcome: str, kind: str | None) -> None:
+    """A stream that ends before its answer does was aborted, although the client raises nothing."""
+    answer = {"id": "r1", "object": "response", "model": "m-1", "output": [], "status": "completed"}
+
+    def reply(_: Any) -> Any:
+        events = [
+            {"type": name, "sequence_number": number, "response": answer}
+            for number, name in enumerate(["response.created", *last])
+        ]
+        body = "".join(f"event: {event['type']}\ndata: {json.dumps(event)}\n\n" for event in events)
+        return HTTP.Response(200, text=body, headers={"content-type": "text/event-stream"})
+
+    http = HTTP.Client(transport=HTTP.MockTransport(reply))
+    with capture() as captured, openai.OpenAI(api_key="key", http_client=http) as client:
+        read = [event.type for event in client.responses.create(model="m-1", input="Hi", stream=True)]
+    call = captured.call("llm")
+
+    assert read == ["response.created", *last]
+    assert (call.outcome, call.error_type) == (outcome, kind)
 
 
 @needs_responses

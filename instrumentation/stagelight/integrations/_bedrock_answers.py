@@ -25,11 +25,12 @@ _DETAILS: Final = ("cacheDetails", "cache_creation", "prompt_tokens_details", "c
 _TOKENS: Final = frozenset({*_INPUT, *_OUTPUT, *_CACHE_READ, *_CACHE_WRITE, *_DETAILS})
 _TTLS: Final = ("5m", "1h")
 
-_REASONS: Final = ("stopReason", "stop_reason", "finish_reason", "completionReason")
+_REASONS: Final = (("stopReason",), ("stop_reason",), ("finish_reason",), ("completionReason",),
+                   ("finishReason", "reason"))  # fmt: skip
 _CUT: Final = frozenset({"max_tokens", "length", "model_context_window_exceeded"})
 _TEXTS: Final = ("text", "generation", "completion", "outputText")
 _RECORDS: Final = (("output", "message"), ("message",), ("delta",), ("contentBlockDelta", "delta"), ("messageStop",))
-_LISTS: Final = ("choices", "outputs", "generations", "results")
+_LISTS: Final = ("choices", "outputs", "generations", "results", "completions")
 
 
 # tokens
@@ -76,9 +77,9 @@ def _tokens_of(told: Any) -> Any:
         found = part(told, *path)
         if isinstance(found, dict):
             return found
-    results = [count(part(one, "tokenCount")) for one in parts(told, "results")]
+    results = [tokens for one in parts(told, "results") if (tokens := count(part(one, "tokenCount"))) is not None]
     if results:  # Titan counts each result's tokens for itself
-        return {**told, "totalOutputTextTokenCount": sum(tokens or 0 for tokens in results)}
+        return {**told, "totalOutputTextTokenCount": sum(results)}
     return told
 
 
@@ -105,7 +106,7 @@ def _records(told: Any) -> Iterator[Any]:
     for name in _LISTS:
         for one in parts(told, name):
             yield one
-            yield from (found for key in ("message", "delta") if (found := part(one, key)) is not None)
+            yield from (found for key in ("message", "delta", "data") if (found := part(one, key)) is not None)
 
 
 def speaks(told: Any) -> bool:
@@ -121,7 +122,7 @@ def speaks(told: Any) -> bool:
 
 
 def _reasons(told: Any) -> tuple[str, ...] | None:
-    return texts([found for record in _records(told) for name in _REASONS if (found := part(record, name))])
+    return texts([found for record in _records(told) for path in _REASONS if (found := part(record, *path))])
 
 
 def _ended(reasons: tuple[str, ...] | None) -> Response:

@@ -45,7 +45,12 @@ def code(value: Any, otherwise: str) -> str:
 
 
 def count(value: Any) -> int | None:
-    """An integer from 0 to 2**53, which is exact in every number format; ``None`` for anything else."""
+    """A whole number from 0 to 2**53, which is exact in every number format; ``None`` for anything else.
+
+    Some servers write one as ``28.0``.
+    """
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
     return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _LIMIT else None
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any, ClassVar
 
-from stagelight.facts import Request, Response, Usage
+from stagelight.facts import Request, Response, Usage, merged
 from stagelight.integrations._engine import around, around_async
 from stagelight.integrations._instrumentor import Coverage, Instrumentor, Target
 from stagelight.integrations._openai_audio import SPEECH, TRANSCRIPTION, heard
@@ -78,6 +78,9 @@ def _embeddings_request(sent: Body) -> Request:
 # what came back
 
 
+_CACHED = ("prompt_cache_hit_tokens", "cached_tokens")  # DeepSeek, Moonshot
+
+
 def _usage(told: Any) -> Usage | None:
     """Token counts under either name, inclusive: some providers leave reasoning out of the output they report."""
     if told is None:
@@ -93,11 +96,11 @@ def _usage(told: Any) -> Usage | None:
     if taken is not None and made is not None and total is not None and total > taken + made:
         # xAI and Gemini: the total has them, the output has not.
         made, reasoning = total - taken, reasoning or total - taken - made
-    cached = count(part(given, "cached_tokens"))
+    places = (part(given, "cached_tokens"), *(part(told, name) for name in _CACHED))
     return Usage(
         input_tokens=taken,
         output_tokens=made,
-        cache_read_tokens=count(part(told, "prompt_cache_hit_tokens")) if cached is None else cached,  # DeepSeek's name
+        cache_read_tokens=next((found for one in places if (found := count(one)) is not None), None),
         cache_write_tokens=count(part(given, "cache_write_tokens")),
         reasoning_tokens=reasoning,
         # An answer without audio or images is told as 0 of them by some servers and not at all by others.
@@ -139,7 +142,12 @@ def _chat_speaks(answer: Any) -> bool:
 
 
 _BILLED_CALLS = {"web_search_call": "searches", "file_search_call": "tools", "code_interpreter_call": "tools"}
-"""Items of an answer that cost money beside its tokens."""
+
+
+def _billed(item: Any) -> str | None:
+    """What an item of an answer costs beside its tokens: of the web tool's actions only searches do."""
+    is_free = part(item, "action", "type") not in {None, "search"}
+    return None if is_free else _BILLED_CALLS.get(str(part(item, "type")))
 
 
 def _responses_response(answer: Any, _request: Request | None = None) -> Response:
@@ -147,7 +155,7 @@ def _responses_response(answer: Any, _request: Request | None = None) -> Respons
     cut = part(answer, "incomplete_details", "reason") == "max_output_tokens"
     usage = _usage(part(answer, "usage"))
     if usage is not None:
-        kinds = [_BILLED_CALLS.get(str(part(item, "type"))) for item in parts(answer, "output")]
+        kinds = [_billed(item) for item in parts(answer, "output")]
         usage = usage._replace(
             searches=kinds.count("searches") or None,
             tools=kinds.count("tools") or None,
@@ -184,13 +192,23 @@ def _responses_failure(answer: Any) -> str | None:
 
 def _embeddings_response(answer: Any, _request: Request | None = None) -> Response:
     first = next(iter(parts(answer, "data")), None)
-    vector = part(first, "embedding")
+    told = part(answer, "usage")
+    usage = _usage(told)
+    if usage is not None and usage.input_tokens is None:
+        usage = usage._replace(input_tokens=count(part(told, "total_tokens")))  # Voyage tells nothing else
     return Response(
         model=text(part(answer, "model")),
-        usage=_usage(part(answer, "usage")),
-        stated_cost=_charged(part(answer, "usage")),
-        embedding_dimensions=len(vector) if isinstance(vector, list) else None,
+        usage=usage,
+        stated_cost=_charged(told),
+        embedding_dimensions=_length(part(first, "embedding")),
     )
+
+
+def _length(vector: Any) -> int | None:
+    """Numbers in a vector: a list, or base64 of 4 bytes each."""
+    if isinstance(vector, str):
+        return (len(vector) // 4 * 3 - vector[-2:].count("=")) // 4 or None
+    return len(vector) if isinstance(vector, list) else None
 
 
 # streams
@@ -212,8 +230,9 @@ class _ChatChunks:
 
     def take(self, chunk: Any) -> bool:
         if self._told is None:
-            self._told = Response(model=text(part(chunk, "model")), id=text(part(chunk, "id")))
             self._tier = text(part(chunk, "service_tier"))
+        if self._told is None or self._told.model is None:  # Azure's first chunk has neither model nor id
+            self._told = merged(self._told, Response(model=text(part(chunk, "model")), id=text(part(chunk, "id"))))
         self._usage = part(chunk, "usage") or self._usage
         has_text = False
         for choice in part(chunk, "choices") or ():
@@ -225,7 +244,7 @@ class _ChatChunks:
                 self._is_cut = self._is_cut or reason == "length"
                 self._keep(count(part(choice, "index")) or 0, reason)
                 self._tier = text(part(chunk, "service_tier")) or self._tier
-                self._usage = self._usage or part(chunk, "x_groq", "usage")
+                self._usage = self._usage or part(chunk, "x_groq", "usage") or part(choice, "usage")  # Groq, Moonshot
         return has_text
 
     def _keep(self, index: int, reason: str) -> None:
@@ -244,7 +263,7 @@ class _ChatChunks:
         )
 
 
-_LAST_EVENTS = frozenset({"response.completed", "response.incomplete", "response.failed", "response.cancelled"})
+_LAST_EVENTS = frozenset(f"response.{end}" for end in ("completed", "incomplete", "failed", "cancelled", "done"))
 
 
 class _ResponsesChunks:
@@ -252,7 +271,7 @@ class _ResponsesChunks:
 
     def __init__(self) -> None:
         self.finished = False
-        self.failure: str | None = None
+        self.failure: str | None = "incomplete_stream"  # a stream that ends before its answer does: nobody raises
         self._told: Response | None = None
 
     def take(self, chunk: Any) -> bool:
@@ -265,8 +284,8 @@ class _ResponsesChunks:
         elif kind in _LAST_EVENTS or self._told is None:
             answer = part(chunk, "response")
             self._told = _responses_response(answer) if answer is not None else self._told
-            self.failure = _responses_failure(answer)
             self.finished = kind in _LAST_EVENTS
+            self.failure = _responses_failure(answer) if self.finished else self.failure
         return False
 
     def response(self) -> Response | None:
