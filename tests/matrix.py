@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -33,37 +34,57 @@ class Row:
     """One environment: what is installed beside Stagelight, and which tests run there.
 
     ``warnings`` is empty, or an option of pytest that silences what an old client warns of on a new Python.
+    ``python`` is empty, or a version of Python other than ours, for what depends on it.
     """
 
     client: str
     install: tuple[str, ...]
     tests: tuple[str, ...]
     warnings: tuple[str, ...] = ()
+    python: str = ""
 
     @property
     def name(self) -> str:
-        return " ".join(self.install)
+        return " ".join((f"Python {self.python}", *self.install) if self.python else self.install)
 
 
 def rows() -> list[Row]:
     """The rows of ``matrix.toml``: for every client, each list of pins runs the same tests."""
     table = tomllib.loads(ROWS.read_text())
     return [
-        Row(client, tuple(pins), tuple(row["tests"]), tuple(f"-W{rule}" for rule in row.get("warnings", ())))
+        Row(
+            client,
+            tuple(pins),
+            tuple(row["tests"]),
+            tuple(f"-W{rule}" for rule in row.get("warnings", ())),
+            row.get("python", ""),
+        )
         for client, row in table.items()
         for pins in row["environments"]
     ]
 
 
-def python_of(install: Sequence[str]) -> Path:
+def interpreter(version: str) -> str | None:
+    """A Python of a version, ours for none: on PATH, or among those of pyenv."""
+    if not version:
+        return sys.executable
+    named = shutil.which(f"python{version}")
+    installed = map(str, sorted(Path.home().glob(f".pyenv/versions/{version}.*/bin/python")))
+    for candidate in filter(None, (named, *installed)):
+        if subprocess.run((candidate, "-c", ""), capture_output=True, check=False).returncode == 0:
+            return candidate
+    return None
+
+
+def python_of(base: str, install: Sequence[str]) -> Path:
     """The interpreter of an environment with these packages; it is made when there is none."""
-    wanted = "\n".join((sys.version, str(ROOT), (ROOT / "pyproject.toml").read_text(), *BASE, EXTRAS, *install))
+    wanted = "\n".join((base, sys.version, str(ROOT), (ROOT / "pyproject.toml").read_text(), *BASE, EXTRAS, *install))
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     folder = cache / "stagelight" / "environments" / hashlib.sha256(wanted.encode()).hexdigest()[:16]
     python = folder / "bin" / "python"
     if not (folder / MARK).exists():
         uv = (sys.executable, "-m", "uv", "--quiet")
-        subprocess.run((*uv, "venv", "--clear", "--python", sys.executable, str(folder)), check=True, cwd=ROOT)
+        subprocess.run((*uv, "venv", "--clear", "--python", base, str(folder)), check=True, cwd=ROOT)
         packages = ("--editable", EXTRAS, *BASE, *install)
         subprocess.run((*uv, "pip", "install", "--python", str(python), *packages), check=True, cwd=ROOT)
         (folder / MARK).touch()
@@ -73,7 +94,11 @@ def python_of(install: Sequence[str]) -> Path:
 def run(row: Row) -> bool:
     """Run a row's tests and print one line; the whole output when they fail or one was skipped."""
     started = time.monotonic()
-    python = python_of(row.install)
+    base = interpreter(row.python)
+    if base is None:
+        print(f"skip {row.name:60} there is no python{row.python} on PATH", flush=True)
+        return True
+    python = python_of(base, row.install)
     ready = time.monotonic()
     command = (str(python), "-m", "pytest", "-q", "-p", "no:cacheprovider", *row.warnings, *row.tests)
     done = subprocess.run(

@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 from otlp_receiver import Received, environment, nobody, python, receiver
 
-LIMIT_S = 4.5
-"""The goal is 3 s; the rest is for busy test machines."""
+LIMIT_S = 10
+"""The goal is 3 s, which benchmarks/exit_time.py measures; the rest is for busy machines."""
 SPANS = 2000
 
 WORK = """
