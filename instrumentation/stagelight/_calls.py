@@ -18,6 +18,7 @@ from stagelight._inbound import current_inbound
 from stagelight._ledger import record_usage
 from stagelight._lifecycle import CALL_KEY, Scope, end_span
 from stagelight._operations import OPERATIONS, PRICED_STAGES, span_name
+from stagelight._pace import Pace
 from stagelight._streaming import Stream
 from stagelight._turns import Turn, context_below, turn_of_a_stage
 from stagelight._upstream import offered, running, tell, told
@@ -25,9 +26,6 @@ from stagelight._validation import checked_price, checked_reasons, checked_retri
 from stagelight.facts import CallFacts, Cost, Identity, Outcome, Request, Response, Stage, Usage, merged
 
 __all__ = ["Call", "current_call", "merged"]
-
-_GAPS_AT_ONCE = 256
-"""Gaps between chunks kept before they are handed over, so that a stream of any length takes constant memory."""
 
 _LENGTH_REASONS = frozenset({"length", "max_tokens"})
 _NOBODY = Identity()
@@ -48,19 +46,15 @@ class Call(Scope):
 
     __slots__ = (
         "_cost",
-        "_first_s",
-        "_gaps",
         "_has_children",
         "_in_flight_as",
         "_joined",
-        "_last_s",
-        "_longest_gap_s",
         "_offered",
         "_outer",
+        "_pace",
         "_seen_content",
         "_turn",
         "attempts",
-        "chunks",
         "request",
         "response_facts",
         "stage",
@@ -84,11 +78,7 @@ class Call(Scope):
         self._outer: Any = None
         self.attempts = 0
         """HTTP requests sent to the call's server."""
-        self.chunks = 0
-        self._first_s: float | None = None
-        self._last_s = 0.0
-        self._longest_gap_s: float | None = None
-        self._gaps: list[float] = []
+        self._pace: Pace | None = None
         self._seen_content = False
         self.watched = False
         """An integration counts the chunks where the client makes them; ``stream`` around them must not do it too."""
@@ -156,25 +146,16 @@ class Call(Scope):
         if not self._seen_content:
             self._seen_content = True
             if self._turn is not None and self._turn.live:
-                self._turn.first(self.stage, self._last_s or _clock.seconds())
+                self._turn.first(self.stage, _clock.seconds() if self._pace is None else self._pace.last_s)
 
     def tick(self) -> None:
         """A chunk has come."""
-        now = _clock.seconds()
-        self.chunks += 1
-        if self._first_s is None:
-            self._first_s = now
-        else:
-            gap = now - self._last_s
-            self._gaps.append(gap)
-            if self._longest_gap_s is None or gap > self._longest_gap_s:
-                self._longest_gap_s = gap
-            if len(self._gaps) >= _GAPS_AT_ONCE:
-                gaps, self._gaps = tuple(self._gaps), []
-                if self._outer is None:
-                    record = self._runtime.instruments.gaps
-                    self._runtime.handover.put(partial(record, self.stage, self.request, gaps, self))
-        self._last_s = now
+        now, pace = _clock.seconds(), self._pace
+        if pace is None:
+            self._pace = Pace(now)
+        elif (gaps := pace.tick(now)) and self._outer is None:
+            record = self._runtime.instruments.gaps
+            self._runtime.handover.put(partial(record, self.stage, self.request, gaps, self))
 
     @property
     def is_foreign(self) -> bool:
@@ -310,7 +291,7 @@ class Call(Scope):
             return None  # the cost is on the children; what a joined first attempt used is this call's own
         hosts = self._runtime.settings.provider_hosts
         price = price_of(usage, self.request, self.response_facts, at=self.start_ns / 1e9, hosts=hosts)
-        billable = self.stage in PRICED_STAGES and (outcome != "error" or self.chunks > 0)
+        billable = self.stage in PRICED_STAGES and (outcome != "error" or self._pace is not None)
         return NO_USAGE if price is None and billable else price
 
     def _record(self, end_s: float, outcome: Outcome) -> None:
@@ -328,7 +309,7 @@ class Call(Scope):
         runtime.handover.put(partial(self._hand_in, facts, self.end_ns(end_s)))
 
     def _facts(self, end_s: float, outcome: Outcome) -> CallFacts:
-        response, streamed = self.response_facts, self.chunks > 0 or bool(self.request.stream)
+        response, pace = self.response_facts, self._pace
         if outcome == "completed" and response is not None and response.length_cut:
             outcome = "length_cut"
         return CallFacts(
@@ -341,10 +322,10 @@ class Call(Scope):
             usage=self.usage_facts,
             cost=self._price(outcome),
             error_type=self._error_type,
-            first_chunk_s=None if self._first_s is None else self._first_s - self.start_s,
-            chunks=self.chunks if streamed else None,
-            gaps_s=tuple(self._gaps),
-            longest_gap_s=self._longest_gap_s,
+            first_chunk_s=None if pace is None else pace.first_s - self.start_s,
+            chunks=pace.chunks if pace is not None else 0 if self.request.stream else None,
+            gaps_s=() if pace is None else tuple(pace.gaps_s),
+            longest_gap_s=None if pace is None else pace.longest_gap_s,
             attempts=self.attempts,
             own=self._outer is None,
         )

@@ -41,6 +41,7 @@ ORDER = (
     "_labels",
     "_modalities",
     "_operations",
+    "_pace",
     "_attributes",
     "export",
     "instruments",
