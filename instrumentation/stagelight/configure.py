@@ -41,6 +41,10 @@ logger = logging.getLogger("stagelight")
 
 _SCOPE = (_runtime.SCOPE, __version__, SCHEMA_URL)
 
+_NAMED_PROVIDERS = tuple(f"OTEL_PYTHON_{one}_PROVIDER" for one in ("TRACER", "METER", "LOGGER"))
+"""Whoever asks for a provider while there is none is given the one that a variable names, which exports nothing; as the
+official configurator does, ours are set before anybody asks."""
+
 EXIT_LIMIT_S = 2.0
 """Seconds the exit of the process may wait for delivery."""
 
@@ -131,7 +135,8 @@ def _begin(given: Mapping[str, Any], *, waits: bool) -> Configured:
         logger.error("%s; continuing without it", problem.message)
     _first = waits
     standard.load_propagators()
-    _configured = _set_up(chosen, problems)
+    with standard.withheld(*_NAMED_PROVIDERS):
+        _configured = _set_up(chosen, problems)
     return _configured
 
 

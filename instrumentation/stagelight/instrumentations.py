@@ -25,6 +25,8 @@ _LIBRARY: Final = re.compile(r"[A-Za-z0-9][\w.-]*")
 _MARKED: Final = re.compile(r"extra\s*==\s*['\"]instruments(-any)?['\"]")
 _SHARED: Final = frozenset({"asyncpg", "boto3", "botocore", "psycopg", "sqlalchemy", "starlette", "fastapi"})
 """Libraries of whose calls only some are stages: general instrumentations of them stay on beside ours."""
+_ABOVE: Final = {"langchain-core": ("langchain",)}
+"""Libraries that do their calls through another one, and are recorded with it."""
 _OF_MODELS: Final = re.compile(r"genai|openinference|bedrock")
 """Packages that record what ours record, whatever the library."""
 
@@ -37,6 +39,8 @@ class Instrumentation(NamedTuple):
     version: str
     supported: tuple[str, ...]
     """The versions of each library that it records: ``openai >= 1.60, < 4``."""
+    counts: bool = True
+    """Whether it records calls; some of ours only take a request along, or look into a cache."""
 
     @property
     def libraries(self) -> tuple[str, ...]:
@@ -65,9 +69,10 @@ def libraries_of(names: Collection[str]) -> frozenset[str]:
         names: of our instrumentations, without the prefix.
     """
     return frozenset(
-        _normal(_own(entry).distribution)
-        for entry in entry_points(group=GROUP)
-        if entry.name.startswith(PREFIX) and entry.name.removeprefix(PREFIX) in names
+        library
+        for one in installed()
+        if one.is_ours and one.counts and one.name.removeprefix(PREFIX) in names
+        for library in one.libraries
     )
 
 
@@ -92,7 +97,9 @@ def _described(entry: EntryPoint) -> Instrumentation:
     if package is None:
         return Instrumentation(entry, "", "", ())
     if entry.name.startswith(PREFIX):
-        return Instrumentation(entry, package.name, package.version, (_own(entry).supported,))
+        own = _own(entry)
+        above = _ABOVE.get(_normal(own.distribution), ())
+        return Instrumentation(entry, package.name, package.version, (own.supported, *above), bool(own.coverage.calls))
     supported = [line.partition(";")[0].strip() for line in package.requires or () if _MARKED.search(line)]
     # One package may have an instrumentation per library: that of httpx has one for httpx2.
     named = [one for one in supported if _normal(_LIBRARY.findall(one)[0]) == _normal(entry.name)]

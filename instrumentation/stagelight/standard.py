@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, Literal, NamedTuple
 from urllib.parse import unquote, urlsplit
@@ -23,8 +25,10 @@ __all__ = [
     "StandardRow",
     "exporter_names",
     "load_propagators",
+    "load_sdk",
     "problems",
     "stops",
+    "withheld",
 ]
 
 Signal = Literal["traces", "logs", "metrics"]
@@ -85,6 +89,25 @@ def _pairs(text: str, _: Mapping[str, str]) -> bool:
     return all(name.strip() and separator and unquote(value).isprintable() for name, separator, value in pairs)
 
 
+_HEADER: Final = re.compile(r"[!#-'*+\-.0-9A-Z^-z|~]+[ \t]*=[ !#-+\--:<-\[\]-~]*")
+_TOKEN: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+
+
+def _headers(text: str, environment: Mapping[str, str]) -> bool:
+    """What the exporters read and can send; the rest they would print, tokens included, and leave out."""
+    return all(_is_header(part.strip(), environment) for part in text.split(",") if part.strip())
+
+
+def _is_header(pair: str, environment: Mapping[str, str]) -> bool:
+    name, _, value = pair.partition("=")
+    sendable = unquote(value)
+    try:
+        sendable.encode("ascii" if "grpc" in _protocols(environment) else "latin-1")
+    except UnicodeEncodeError:
+        return False
+    return bool(_HEADER.fullmatch(pair) and _TOKEN.fullmatch(unquote(name).strip()) and sendable.isprintable())
+
+
 def _seconds(text: str, _: Mapping[str, str]) -> bool:
     try:
         return 0 < float(text) < float("inf")
@@ -121,6 +144,14 @@ def _sampler_argument(text: str, environment: Mapping[str, str]) -> bool:
         return False
 
 
+def _ids(text: str, _: Mapping[str, str]) -> bool:
+    return _installed("opentelemetry_id_generator", text)
+
+
+def _limit(text: str) -> bool:
+    return not text or text.isdecimal()
+
+
 def _propagators(text: str, _: Mapping[str, str]) -> bool:
     names = [name.strip() for name in text.split(",")]
     return all(name.lower() in _PROPAGATORS or _installed("opentelemetry_propagator", name) for name in names)
@@ -146,7 +177,7 @@ ROWS: Final = (
         f"{_PREFIX}_{{signal}}_ENDPOINT", stops_export=True, secret=True),
     StandardRow(f"{_PREFIX}_PROTOCOL", _protocol, "http/protobuf, grpc", "http/protobuf", "How it goes there.",
         f"{_PREFIX}_{{signal}}_PROTOCOL"),
-    StandardRow(f"{_PREFIX}_HEADERS", _pairs, "key=value pairs separated by commas, percent-encoded", "none",
+    StandardRow(f"{_PREFIX}_HEADERS", _headers, "key=value pairs separated by commas, percent-encoded", "none",
         "Sent with every export: tokens, tenants.", f"{_PREFIX}_{{signal}}_HEADERS", stops_export=True, secret=True),
     StandardRow(f"{_PREFIX}_TIMEOUT", _seconds, "a number of seconds above 0", "10",
         "How long one export may take. In seconds, as in every release of the Python exporters.",
@@ -165,6 +196,8 @@ ROWS: Final = (
         "parentbased_always_on", "Which traces are kept. Metrics, costs and usage events do not depend on it."),
     StandardRow("OTEL_TRACES_SAMPLER_ARG", _sampler_argument, "a number from 0 to 1 for the ratios", "1",
         "Share of the traces that are kept."),
+    StandardRow("OTEL_PYTHON_ID_GENERATOR", _ids, "random, or the name of an installed one", "random",
+        "How trace and span ids are drawn."),
     StandardRow("OTEL_PROPAGATORS", _propagators, "tracecontext, baggage, none, or names of installed propagators",
         "tracecontext,baggage", "Formats of the trace headers."),
     StandardRow("OTEL_PYTHON_DISABLED_INSTRUMENTATIONS", _anything, "names separated by commas, or *", "none",
@@ -227,13 +260,27 @@ def _value(name: str, environment: Mapping[str, str]) -> str:
     return environment.get(name, "").strip()
 
 
+@contextmanager
+def withheld(*names: str) -> Iterator[None]:
+    """Block in which OpenTelemetry does not find some variables."""
+    given = {name: os.environ.pop(name) for name in names if name in os.environ}
+    try:
+        yield
+    finally:
+        os.environ.update(given)
+
+
 def load_propagators() -> None:
     """Import OpenTelemetry's propagators; with a wrong ``OTEL_PROPAGATORS``, whose import raises, the default ones."""
     name = "OTEL_PROPAGATORS"
     given = os.environ.get(name, "")
-    wrong = os.environ.pop(name) if given and not _propagators(given, os.environ) else None
-    try:
+    with withheld(*([name] if given and not _propagators(given, os.environ) else [])):
         importlib.import_module("opentelemetry.propagate")
-    finally:
-        if wrong is not None:
-            os.environ[name] = wrong
+
+
+def load_sdk() -> None:
+    """Import OpenTelemetry's SDK first where a wrong limit makes its import raise; the limit is complained of later."""
+    name = "OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT"
+    if not _limit(_value(name, os.environ)):
+        with withheld(name):
+            importlib.import_module("opentelemetry.sdk.trace")

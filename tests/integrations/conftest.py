@@ -20,6 +20,7 @@ Scenario = Callable[[Any], Awaitable[Any]]
 
 NEEDS = {
     "test_official_database_spans.py": "opentelemetry.instrumentation.psycopg",
+    "test_official_botocore.py": "opentelemetry.instrumentation.botocore",
     "test_chroma_searches.py": "chromadb",
     "test_sentence_transformers_calls.py": "sentence_transformers",
 }

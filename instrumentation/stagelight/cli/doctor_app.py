@@ -60,7 +60,7 @@ def _looked_at(name: str, found: str, known: Sequence[Instrumentation]) -> Libra
     supported = [one for one in at_it if _supports(one, name, found)]
     working = [one for one in supported if one.is_ours and not _is_off(one, off)]
     beside = [one for one in supported if not one.is_ours and not _is_off(one, off)]
-    again = [one for one in beside if working and duplicates(one, name)]
+    again = [one for one in beside if any(ours.counts for ours in working) and duplicates(one, name)]
     replaced = again if _is_our_distro() else []
     recording = tuple(f"{one.name} ({one.package} {one.version})" for one in (*working, *beside) if one not in replaced)
     if again and not replaced:

@@ -36,7 +36,7 @@ from stagelight.export.others import NO_OTHERS, Others, is_otlp, others
 from stagelight.export.processors import LogQueue, SpanQueue
 from stagelight.export.pushed_metrics import PushedMetrics, wants_exponential
 from stagelight.export.reader import PushReader
-from stagelight.export.sampling import sampler
+from stagelight.export.sampling import id_generator, sampler
 from stagelight.export.succession import Loggers, Meters, Tracers
 from stagelight.export.urls import SecretUrls
 from stagelight.settings import SettingsError
@@ -98,7 +98,11 @@ class Providers:
         self._metrics = PushedMetrics(exporters.metrics, self.accumulators, scope, said) if exporters.metrics else None
         self._reader: PushReader | None = None
         self.tracer_provider = Tracers(
-            sampler(os.environ), resource, shutdown_on_exit=False, span_limits=_span_limits()
+            sampler(os.environ),
+            resource,
+            shutdown_on_exit=False,
+            id_generator=id_generator(os.environ),
+            span_limits=_span_limits(),
         )
         self.logger_provider = Loggers(resource=resource, shutdown_on_exit=False, log_record_limits=_log_limits())
         self.tracer_provider.add_own(SecretUrls())
@@ -213,6 +217,10 @@ def _number(variable: str, default: float) -> float:
     return default
 
 
+def _items(variable: str, default: int) -> int:
+    return max(1, int(_number(variable, default)))  # none would be a queue that drops everything
+
+
 def _span_limits() -> SpanLimits:
     """The standard limits; where none is set for lengths, one of ours."""
     limited = any(os.environ.get(variable, "").strip() for variable in _LENGTH_LIMITS)
@@ -243,8 +251,8 @@ def _measurements() -> Measurements:
 def _limits(prefix: str) -> Limits:
     default = Limits()
     return default._replace(
-        items=int(_number(f"{prefix}_MAX_QUEUE_SIZE", default.items)),
-        batch=int(_number(f"{prefix}_MAX_EXPORT_BATCH_SIZE", default.batch)),
+        items=_items(f"{prefix}_MAX_QUEUE_SIZE", default.items),
+        batch=_items(f"{prefix}_MAX_EXPORT_BATCH_SIZE", default.batch),
         delay_s=_number(f"{prefix}_SCHEDULE_DELAY", default.delay_s * 1000) / 1000,
     )
 

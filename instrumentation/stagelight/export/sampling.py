@@ -1,17 +1,24 @@
-"""The sampler that ``OTEL_TRACES_SAMPLER`` asks for, where the SDK would not know it or complain in its own words."""
+"""How spans begin: the sampler and the ids that the standard variables ask for.
+
+The SDK would not know some of them, or complain in its own words.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
+from typing import Any
 
+from opentelemetry.sdk.trace.id_generator import IdGenerator
 from opentelemetry.sdk.trace.sampling import DEFAULT_ON, Sampler
 
 from stagelight import standard
 from stagelight._guard import quietly
 
-__all__ = ["sampler"]
+__all__ = ["id_generator", "sampler"]
 
 _VARIABLE = "OTEL_TRACES_SAMPLER"
+_IDS = "OTEL_PYTHON_ID_GENERATOR"
 
 
 def sampler(environment: Mapping[str, str]) -> Sampler | None:
@@ -25,12 +32,21 @@ def sampler(environment: Mapping[str, str]) -> Sampler | None:
     if not name or name.lower() in standard.SAMPLERS:
         return None
     kept: Sampler = DEFAULT_ON
-    return quietly("load the sampler", lambda: _installed(name, environment.get(f"{_VARIABLE}_ARG")), kept)
+    argument = environment.get(f"{_VARIABLE}_ARG")
+    return quietly("load the sampler", partial(_made, "opentelemetry_traces_sampler", name, argument), kept)
 
 
-def _installed(name: str, argument: str | None) -> Sampler:
+def id_generator(environment: Mapping[str, str]) -> IdGenerator | None:
+    """The generator of ids to use; ``None`` leaves them to the SDK, whose ids are random."""
+    name = environment.get(_IDS, "").strip()
+    if not name or any(problem.variable == _IDS for problem in standard.problems(environment)):
+        return None
+    none: IdGenerator | None = None
+    return quietly("load the generator of ids", partial(_made, "opentelemetry_id_generator", name), none)
+
+
+def _made(group: str, name: str, *arguments: str | None) -> Any:
     from importlib.metadata import entry_points
 
-    [entry, *_] = entry_points(group="opentelemetry_traces_sampler", name=name)
-    made: Sampler = entry.load()(argument)
-    return made
+    [entry, *_] = entry_points(group=group, name=name)
+    return entry.load()(*arguments)

@@ -6,7 +6,8 @@ the calls of tools. Everything else here reads what was sent and what came back.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 from stagelight import _runtime
@@ -243,6 +244,8 @@ class AnthropicInstrumentor(Instrumentor):
             "Input tokens contain the cached ones, which Anthropic reports beside them; cache writes are priced by"
             " their time-to-live; the tokens of compactions, which its totals leave out, are added.",
             "Each request of the tool runner is one call, each tool it executes one `execute_tool` span.",
+            "The spans that newer clients make themselves are off, because each call would be there twice; one of their"
+            " variables (`ANTHROPIC_OPEN_TELEMETRY=true`) or the option `open_telemetry` has them back.",
             "A stream that ends without its last events is `provider_aborted`, although the client raises nothing.",
             "Events that you take apart yourself (`iter_lines` of a streaming response) are read for their usage while"
             " they pass, unless they are compressed.",
@@ -265,9 +268,20 @@ class AnthropicInstrumentor(Instrumentor):
             Target(_CLIENT, "AsyncAPIClient._process_response", note_response),
             Target(_STREAMS, "Stream.__init__", watch_items),
             Target(_STREAMS, "AsyncStream.__init__", watch_items),
+            Target("anthropic._tracing", "env_open_telemetry", _ours_instead),
             *_tool_targets(),
         )
 
+
+def _ours_instead(wrapped: Callable[..., Any], _: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """What a client that is given no option of telemetry takes: spans of its own would be every call a second time."""
+    options = wrapped(*args, **kwargs)
+    is_asked_for = any(name.startswith(_OWN_SPANS) for name in os.environ)
+    return options if is_asked_for else {**options, "traces": False}
+
+
+_OWN_SPANS = "ANTHROPIC_OPEN_TELEMETRY"
+"""Beginning of the variables of the client's own telemetry."""
 
 _READ = frozenset({"Message", "BetaMessage"})
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from importlib import import_module
 from typing import Any, Final
 
 from stagelight.facts import Request, Response, Stage, Usage, merged
@@ -21,6 +22,8 @@ from stagelight.integrations._watching import JsonBytes
 __all__ = ["OPERATIONS", "BedrockInstrumentor", "read"]
 
 _PROVIDER: Final = "aws.bedrock"
+_SERVICE: Final = "bedrock-runtime"
+_OFFICIAL: Final = "opentelemetry.instrumentation.botocore.extensions"
 _MOST_REQUEST_BYTES: Final = 8_388_608
 """A longer body of InvokeModel is not read: only its model is known."""
 _MOST_VECTOR_BYTES: Final = 65_536
@@ -245,6 +248,8 @@ class BedrockInstrumentor(Instrumentor):
             "Input tokens are the sum of the new, the cached and the cache-written ones: Bedrock reports them apart.",
             "The provider's own time (`latencyMs`), what a guardrail did, and the model a prompt router chose.",
             "The price is that of the id that was asked for, with its region or `global` prefix.",
+            "Beside OpenTelemetry's instrumentation of botocore its span of the call stays, without tokens and metrics"
+            " of its own.",
         ),
         not_recorded=(
             "Reasoning tokens apart from the output, which Converse does not tell; those of models with OpenAI's shape"
@@ -261,7 +266,19 @@ class BedrockInstrumentor(Instrumentor):
 
     @property
     def targets(self) -> Sequence[Target]:
-        return targets("bedrock-runtime", OPERATIONS)
+        return (
+            *targets(_SERVICE, OPERATIONS),
+            Target(f"{_OFFICIAL}.registry", "ExtensionRegistry.get_extension", _without_tokens),
+        )
+
+
+def _without_tokens(wrapped: Callable[..., Any], _: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """The official instrumentation of botocore keeps its span of a call, and leaves the model's part of it to us."""
+    made = wrapped(*args, **kwargs)
+    call = args[0] if args else kwargs.get("call_context")
+    if getattr(call, "service", None) != _SERVICE or getattr(call, "operation", None) not in OPERATIONS:
+        return made
+    return import_module(f"{_OFFICIAL}.types")._AwsSdkExtension(call)  # noqa: SLF001 - there is no public one
 
 
 def read(response: Any) -> Response | None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from stagelight import instrumentations
 
 from .conftest import Run
 
@@ -139,3 +140,34 @@ def test_run_needs_a_program(run: Run) -> None:
         1,
         "stagelight: 'no-such-program-anywhere' is no program that can be run\n",
     )
+
+
+def test_a_framework_is_recorded_with_the_library_below(run: Run, install: Install) -> None:
+    """Of LangChain ours names the core, the official one the whole: the calls are the same, and recorded by one."""
+    install(
+        "opentelemetry-instrumentation-genai-langchain",
+        "1.3b0",
+        requires="langchain<2,>=0.3.22; extra == 'instruments'",
+        entry_points="[opentelemetry_instrumentor]\nlangchain = official:LangChainInstrumentor\n",
+    )
+    libraries, _ = _document(run)
+    found = {one.name: one for one in instrumentations.installed()}
+
+    assert libraries["langchain"]["recorded_by"] == libraries["langchain-core"]["recorded_by"]
+    assert {one.partition(" ")[0] for one in libraries["langchain"]["recorded_by"]} == {
+        "stagelight-langchain",
+        "stagelight-langchain-cache",
+    }
+    official = found["langchain"].entry
+    assert instrumentations.stands_for(official, instrumentations.libraries_of(["langchain"])) == "langchain"
+    assert instrumentations.stands_for(official, instrumentations.libraries_of(["langchain-cache"])) is None
+
+
+def test_who_only_takes_a_request_along_replaces_nobody(run: Run) -> None:
+    """The spans of Celery's tasks are the official instrumentation's, which stays on beside ours."""
+    libraries, _ = _document(run)
+    [official] = [one.entry for one in instrumentations.installed() if one.name == "celery"]
+
+    assert [one.partition(" ")[0] for one in libraries["celery"]["recorded_by"]] == ["stagelight-celery", "celery"]
+    assert libraries["celery"]["missing"] == ""
+    assert instrumentations.stands_for(official, instrumentations.libraries_of(["celery"])) is None
