@@ -185,6 +185,31 @@ def test_openrouter_states_its_cost(usage: dict[str, Any], amount: str | None) -
 
 
 @pytest.mark.usefixtures("recorded")
+def test_perplexity_states_its_cost() -> None:
+    """Perplexity's fee per request depends on how much it searched, which only its own total knows."""
+    cost = {"input_tokens_cost": 0.00001, "output_tokens_cost": 0.00002, "request_cost": 0.005, "total_cost": 0.00503}
+    usage = {"prompt_tokens": 10, "completion_tokens": 20, "total_tokens": 30, "search_context_size": "low"}
+    call = ask(completion(usage={**usage, "cost": cost}), base_url="https://api.perplexity.ai")
+
+    assert (call.cost, call.cost_status) == (Decimal("0.00503"), "exact")
+    assert call.attributes[a.STAGELIGHT_COST_SOURCE] == "provider"
+
+
+def test_a_cost_is_stated_when_the_stream_has_ended() -> None:
+    """Perplexity's chunks all have usage; the cost in them is 0 until the last one."""
+    items = OPERATIONS["/chat/completions"].items()
+    usage = {"prompt_tokens": 10, "completion_tokens": 2, "total_tokens": 12, "cost": {"total_cost": 0}}
+    said = {"index": 0, "delta": {"content": "Hi"}}
+    items.take({"id": "c1", "model": "sonar", "choices": [said], "usage": usage})
+    before = items.response()
+    ended = {**usage, "cost": {"total_cost": 0.005}}
+    items.take({"id": "c1", "model": "sonar", "choices": [{**said, "finish_reason": "stop"}], "usage": ended})
+    after = items.response()
+
+    assert (before.stated_cost, after.stated_cost) == (None, Decimal("0.005"))
+
+
+@pytest.mark.usefixtures("recorded")
 def test_a_cost_stated_by_others_is_no_dollars() -> None:
     """A figure of that name in another server's answer may be anything."""
     call = ask(completion(usage=OPENROUTER), base_url="https://llm.example/v1")
@@ -284,6 +309,11 @@ def usage_of(told: Any) -> Usage | None:
                 "prompt_cache_hit_tokens": 0,
             },
             Usage(input_tokens=10, output_tokens=5, cache_read_tokens=0),
+        ),
+        # Mistral
+        (
+            {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15, "num_cached_tokens": 9},
+            Usage(input_tokens=10, output_tokens=5, cache_read_tokens=9),
         ),
         # whole numbers with a fraction of zero, and others
         ({"prompt_tokens": 10.0, "completion_tokens": 5.5}, Usage(input_tokens=10)),

@@ -22,7 +22,6 @@ __all__ = ["OPERATIONS", "OpenAIInstrumentor", "read"]
 Body = Mapping[str, Any]
 
 _OUTPUT_TYPES = {"json_object": "json", "json_schema": "json", "text": "text"}
-# what was asked
 
 
 def _tier(sent: Body) -> str | None:
@@ -78,7 +77,7 @@ def _embeddings_request(sent: Body) -> Request:
 # what came back
 
 
-_CACHED = ("prompt_cache_hit_tokens", "cached_tokens")  # DeepSeek, Moonshot
+_CACHED = ("prompt_cache_hit_tokens", "cached_tokens", "num_cached_tokens")  # DeepSeek, Moonshot, Mistral
 
 
 def _usage(told: Any) -> Usage | None:
@@ -115,7 +114,8 @@ def _usage(told: Any) -> Usage | None:
 
 def _charged(told: Any) -> Decimal | None:
     """What the provider says it charged; with a key of the caller's own, also what goes to the provider behind it."""
-    stated = [part(told, "cost")]
+    total = part(told, "cost", "total_cost")  # Perplexity
+    stated = [part(told, "cost") if total is None else total]
     if part(told, "is_byok") is True:
         stated.append(part(told, "cost_details", "upstream_inference_cost"))
     amounts = [amount(one) for one in stated]
@@ -258,7 +258,7 @@ class _ChatChunks:
             finish_reasons=texts([self._reasons[index] for index in sorted(self._reasons)]),
             service_tier=self._tier,
             usage=_usage(self._usage),
-            stated_cost=_charged(self._usage),
+            stated_cost=_charged(self._usage) if self.finished else None,  # Perplexity: 0 until then
             length_cut=self._is_cut,
         )
 
@@ -349,8 +349,8 @@ class OpenAIInstrumentor(Instrumentor):
             "Token counts are inclusive: where a provider leaves reasoning out of its output but not out of its total"
             " (xAI, Gemini), it is added. Web searches and tool executions of the responses API, which cost money"
             " beside the tokens, are counted.",
-            "What OpenRouter says a call cost (`usage.cost`) is its cost, with the source `provider`; with a key of"
-            " your own, what the provider behind it takes is added.",
+            "What OpenRouter and Perplexity say a call cost (`usage.cost`) is its cost, with the source `provider`;"
+            " with a key of your own at OpenRouter, what the provider behind it takes is added.",
             "An answer that the client refuses (`LengthFinishReasonError` of the parsing helpers) is an error, with"
             " its tokens and its cost: it was paid for.",
             "Events that you take apart yourself (`iter_lines` of a streaming response) are read for their usage while"
