@@ -16,10 +16,11 @@ help: ## list the verbs
 demo: $(STAMP) ## see it work: forty questions to an example application, measured and priced
 	@$(BIN)/stagelight demo $(ARGS)
 
-test: $(STAMP) ## run the tests, with branch coverage, in JOBS processes; then those of docker compose
+test: $(STAMP) ## run the tests in JOBS processes, with branch coverage; then those of docker compose, alone
 	@STAGELIGHT_STRICT=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --cov --cov-report=term:skip-covered \
 		--ignore=tests/compose --ignore=tests/noninterference $(ARGS)
-	@STAGELIGHT_STRICT=1 $(BIN)/python -m pytest tests/compose tests/noninterference/test_noninterference_of_calls.py
+	@STAGELIGHT_STRICT=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile tests/noninterference
+	@STAGELIGHT_STRICT=1 $(BIN)/python -m pytest tests/compose
 
 soak: $(STAMP) ## run the faults of the stack with outages of ten minutes
 	@STAGELIGHT_STRICT=1 STAGELIGHT_SOAK=1 $(BIN)/python -m pytest tests/stack/test_faults_of_programs.py $(ARGS)
