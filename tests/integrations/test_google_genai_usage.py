@@ -185,6 +185,12 @@ def test_tiers(told: Any, headers: Mapping[str, str], tier: str | None) -> None:
     assert generated(answer(told, sdkHttpResponse={"headers": headers})).service_tier == tier
 
 
+@pytest.mark.parametrize("name", ["gemini-2.5-pro", "models/gemini-2.5-pro"])
+def test_names_of_models(name: str) -> None:
+    """Some answers give the model's resource name: the model is the same."""
+    assert generated(answer({}, modelVersion=name)).model == "gemini-2.5-pro"
+
+
 def test_reasons() -> None:
     """Unspecified reasons are none; those of several candidates stand in their order."""
     candidates = [{"index": 1, "finishReason": "MAX_TOKENS"}, {"index": 0, "finishReason": "FINISH_REASON_UNSPECIFIED"}]
