@@ -262,8 +262,6 @@ class LangChainInstrumentor(Instrumentor):
             "Embeddings, which have no callbacks: their clients record them.",
             "The usage of a streamed call, unless the model is told to ask for it (`stream_usage=True` of"
             " `ChatOpenAI`).",
-            "A model class of your own that opens `stagelight.llm(...)` around its request would be counted twice:"
-            " give its facts with `stagelight.current().usage(...)` instead.",
         ),
     )
 
