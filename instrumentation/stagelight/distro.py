@@ -11,6 +11,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 from importlib.metadata import EntryPoint
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final, NoReturn
@@ -72,7 +73,9 @@ class StagelightDistro(BaseDistro):  # type: ignore[misc]  # the base class is n
             )
             _take_the_place_of(entry_point)
         elif entry_point.name in _LATE:
-            _switch_on_late(entry_point, kwargs)
+            # One package has an instrumentation of httpx and one of httpx2, and is found where either is installed.
+            if find_spec(_LATE[entry_point.name].partition(".")[0]) is not None:
+                _switch_on_late(entry_point, kwargs)
         else:
             _switch_on(entry_point.name, entry_point.load()(), kwargs)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sysconfig
 import textwrap
 import venv
 from collections import Counter
@@ -205,6 +206,23 @@ HTTPXClientInstrumentor().instrument()
 
     assert (code, errors) == (0, "Attempting to instrument while already instrumented\n")
     assert Counter(span.scope for span in spans(sink)) == {"stagelight": 1, "opentelemetry.instrumentation.httpx": 1}
+
+
+@pytest.mark.parametrize(("installed", "missing"), [("httpx", "httpx2"), ("httpx2", "httpx")])
+def test_one_of_two_http_clients_is_installed(installed: str, missing: str, sink: Sink, tmp_path: Path) -> None:
+    """The official package is for both; where one is missing, nothing fails and the other's requests are recorded."""
+    venv.create(tmp_path / "other", symlinks=True)
+    [packages] = (tmp_path / "other").glob("lib/python*/site-packages")
+    for package in Path(sysconfig.get_path("purelib")).iterdir():
+        if package.name != missing and not package.name.startswith(f"{missing}-"):
+            (packages / package.name).symlink_to(package)
+    program = f"import {installed} as client\nprint(client.post({sink.http!r} + '/v1/traces').status_code)"
+    python = str(tmp_path / "other" / "bin" / "python")
+
+    done = finished([python, "-c", program], with_autopath(variables(sink.http, sink.http)), tmp_path)
+
+    assert done == (0, "200\n", "")
+    assert Counter(span.scope for span in spans(sink)) == {"opentelemetry.instrumentation.httpx": 1}
 
 
 OTHER_DISTRO = """
