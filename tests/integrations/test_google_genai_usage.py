@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from stagelight import cost
 from stagelight.conventions import attributes as a
-from stagelight.facts import Usage
+from stagelight.facts import Priced, Usage
 from stagelight.integrations._google_answers import embedded, generated, usage_of_body
 from stagelight.testing import capture
 
@@ -185,10 +185,17 @@ def test_tiers(told: Any, headers: Mapping[str, str], tier: str | None) -> None:
     assert generated(answer(told, sdkHttpResponse={"headers": headers})).service_tier == tier
 
 
-@pytest.mark.parametrize("name", ["gemini-2.5-pro", "models/gemini-2.5-pro"])
-def test_names_of_models(name: str) -> None:
-    """Some answers give the model's resource name: the model is the same."""
-    assert generated(answer({}, modelVersion=name)).model == "gemini-2.5-pro"
+def test_resource_names_of_models() -> None:
+    """Some answers give the model's resource name: recorded as it is told, its price is the model's."""
+    told = generated(
+        answer({"promptTokenCount": 100, "candidatesTokenCount": 10}, modelVersion="models/gemini-2.5-pro")
+    )
+    asked = {"provider": "gcp.gemini", "request_model": "gemini-2.5-pro"}
+    price = cost.price(told.usage, **asked, response_model=told.model)
+
+    assert told.model == "models/gemini-2.5-pro"
+    assert isinstance(price, Priced)
+    assert (price, price.status) == (cost.price(told.usage, **asked), "exact")
 
 
 def test_reasons() -> None:

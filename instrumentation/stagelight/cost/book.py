@@ -61,7 +61,7 @@ class Book:
                 if own:
                     found = self._overridden(provider, name, tier, at, hosted=hosted)
                 else:
-                    found = self._listed(provider, name, tier, at)
+                    found = self._listed(provider, name.removeprefix("models/"), tier, at)  # as Gemini may tell it
                 if isinstance(found, Row):
                     # The response names the model that served the call; the request may be an alias of anything.
                     return Answer(found if name == names[0] else replace(found, estimate=True))

@@ -143,18 +143,12 @@ def _unread(answer: Any) -> Any:
     return told if isinstance(told, dict) else answer
 
 
-def _model(answer: Any) -> str | None:
-    """The model's name; some answers give its resource name."""
-    told = text(field(answer, "model_version"))
-    return None if told is None else told.removeprefix("models/")
-
-
 def generated(answer: Any) -> Response:
     """The facts of an answer in one piece, or of one chunk."""
     told = _unread(answer)
     usage, reasons = field(told, "usage_metadata"), _reasons(told)
     return Response(
-        model=_model(told),
+        model=text(field(told, "model_version")),
         id=text(field(told, "response_id")),
         finish_reasons=texts([reasons[index] for index in sorted(reasons)]),
         service_tier=_tier(answer, usage),
@@ -203,7 +197,7 @@ class ContentChunks:
         first = self._first
         usage = told.usage if self.finished else _usage(field(self._counted, "usage_metadata"), ended=False)
         return told._replace(
-            model=_model(first) or told.model,
+            model=text(field(first, "model_version")) or told.model,
             id=text(field(first, "response_id")) or told.id,
             finish_reasons=texts([self._reasons[index] for index in sorted(self._reasons)]),
             length_cut="length" in self._reasons.values(),
