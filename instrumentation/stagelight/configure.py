@@ -285,11 +285,13 @@ def _join(signal: Signal) -> None:
         assert _configured is not None  # noqa: S101 - set before anybody can come
         own, runtime = _configured._providers, _runtime.current()  # noqa: SLF001 - this module's own record
         assert own is not None  # noqa: S101 - as above
+        runtime.handover.drain(EXIT_LIMIT_S)  # what has ended so far goes where it began
+        # The application's provider was made after us, so that it is closed before us at the exit.
+        runtime = replace(runtime, handover=Handover(inline=True))
         if signal == "traces":
             own.tracer_provider.go_over(trace.get_tracer_provider())
             _keep_urls_safe()
-            runtime.handover.drain(EXIT_LIMIT_S)  # what has ended so far goes where it began
-            runtime = replace(runtime, tracer=_host_tracer(), handover=Handover(inline=True))
+            runtime = replace(runtime, tracer=_host_tracer())
             _configured = replace(_configured, joined=True)
         elif signal == "metrics":
             own.meter_provider.go_over(metrics.get_meter_provider())

@@ -119,6 +119,30 @@ def test_only_the_signals_the_application_has_are_its_own(simulator: str, sink: 
     assert (_counted(sink), len(sink.logs)) == (1, 1)
 
 
+METRICS_ALONE = f"""
+from opentelemetry import metrics
+from opentelemetry.sdk.resources import Resource
+{OWN_METRICS}"""
+LOGS_ALONE = """
+from opentelemetry._logs import set_logger_provider
+from opentelemetry.exporter.otlp.proto.http._log_exporter import OTLPLogExporter
+from opentelemetry.sdk._logs import LoggerProvider
+from opentelemetry.sdk._logs.export import BatchLogRecordProcessor
+own = LoggerProvider()
+own.add_log_record_processor(BatchLogRecordProcessor(OTLPLogExporter()))
+set_logger_provider(own)
+"""
+
+
+@pytest.mark.parametrize("own", [METRICS_ALONE, LOGS_ALONE], ids=["metrics", "logs"])
+def test_the_last_call_is_counted_by_the_applications_own(own: str, simulator: str, sink: Sink, tmp_path: Path) -> None:
+    """A provider that the application makes is closed before ours: what its last call left to record is in it."""
+    done = _run(own + CALL, with_autopath(variables(sink.http, simulator)), tmp_path)
+
+    assert done == (0, "", "")
+    assert (ours(sink), _counted(sink), len(sink.logs)) == ({CHAT: 1}, 1, 1)
+
+
 def test_a_second_provider_of_the_application_is_refused(simulator: str, sink: Sink, tmp_path: Path) -> None:
     """OpenTelemetry's own rule stays: the application may set a provider once."""
     code, _, errors = _run(OWN_TRACES + OWN_TRACES + CALL, with_autopath(variables(sink.http, simulator)), tmp_path)
