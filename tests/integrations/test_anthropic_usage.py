@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
 
 import anthropic
@@ -13,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from stagelight import cost
 from stagelight.conventions import attributes as a
-from stagelight.facts import Request, Usage
+from stagelight.facts import Partial, Request, Usage
 from stagelight.integrations.anthropic import OPERATIONS
 from stagelight.testing import capture
 
@@ -87,6 +88,38 @@ def read(usage: Any) -> Usage | None:
             },
             Usage(input_tokens=1010, output_tokens=95, cache_read_tokens=0, cache_write_tokens=0),
         ),
+        # It has its own times-to-live.
+        (
+            {
+                "input_tokens": 10,
+                "output_tokens": 5,
+                "cache_creation_input_tokens": 300,
+                "cache_creation": {"ephemeral_5m_input_tokens": 0, "ephemeral_1h_input_tokens": 300},
+                "iterations": [
+                    {
+                        "type": "compaction",
+                        "input_tokens": 40,
+                        "output_tokens": 90,
+                        "cache_creation_input_tokens": 2000,
+                        "cache_creation": {"ephemeral_5m_input_tokens": 2000, "ephemeral_1h_input_tokens": 0},
+                    },
+                ],
+            },
+            Usage(input_tokens=2350, output_tokens=95, cache_write_tokens={"5m": 2000, "1h": 300}),
+        ),
+        # Nor do they have the tokens of an advisor, which is another model.
+        (
+            {
+                "input_tokens": 30,
+                "output_tokens": 7,
+                "iterations": [
+                    {"type": "message", "input_tokens": 10, "output_tokens": 5, **NONE},
+                    {"type": "advisor_message", "model": "claude-opus-5-5", "input_tokens": 900, "output_tokens": 40},
+                    {"type": "message", "input_tokens": 20, "output_tokens": 2, **NONE},
+                ],
+            },
+            Usage(input_tokens=30, output_tokens=7, tools=1),
+        ),
         (
             {"input_tokens": 1, "output_tokens": 2, "server_tool_use": {"web_search_requests": 3}},
             Usage(input_tokens=1, output_tokens=2, searches=3),
@@ -135,6 +168,17 @@ def test_costs_are_those_of_the_price_library(
 
     assert ours.amount == price.total_price  # type: ignore[union-attr]
     assert ours.status == "exact"  # type: ignore[union-attr]
+
+
+def test_the_cost_with_an_advisor_is_a_lower_bound() -> None:
+    """What another model took inside the call is in no total: the amount is not all."""
+    advised = {"type": "advisor_message", "model": "claude-opus-5-5", "input_tokens": 900, "output_tokens": 40}
+    usage = read({"input_tokens": 30, "output_tokens": 7, "iterations": [advised]})
+    price = cost.price(usage, provider="anthropic", request_model="claude-haiku-4-5")
+
+    assert isinstance(price, Partial)
+    # 1 and 5 USD per million tokens: https://claude.com/pricing#api
+    assert (price.missing, price.amount) == (("tools",), Decimal("0.000065"))
 
 
 def test_fast_and_batch_have_their_own_prices() -> None:

@@ -72,8 +72,8 @@ def _usage(told: Any) -> Usage | None:
     """Token counts with the cached ones in the input, and with the compactions that the totals leave out."""
     if told is None:
         return None
-    compactions = [one for one in parts(told, "iterations") if part(one, "type") == "compaction"]
-    counted = (told, *compactions)
+    kinds = [part(one, "type") for one in parts(told, "iterations")]
+    counted = (told, *(one for one in parts(told, "iterations") if part(one, "type") == "compaction"))
     read, written = _sum(counted, "cache_read_input_tokens"), _sum(counted, "cache_creation_input_tokens")
     fresh = _sum(counted, "input_tokens")
     given = [one for one in (fresh, read, written) if one is not None]
@@ -81,9 +81,10 @@ def _usage(told: Any) -> Usage | None:
         input_tokens=sum(given) if given else None,
         output_tokens=_sum(counted, "output_tokens"),
         cache_read_tokens=read,
-        cache_write_tokens=_written(written, told),
+        cache_write_tokens=_written(written, counted),
         reasoning_tokens=count(part(told, "output_tokens_details", "thinking_tokens")),
         searches=count(part(told, "server_tool_use", "web_search_requests")) or None,
+        tools=kinds.count("advisor_message") or None,  # another model's tokens, at its prices: in no total
     )
 
 
@@ -92,12 +93,13 @@ def _sum(records: Sequence[Any], name: str) -> int | None:
     return sum(found) if found else None
 
 
-def _written(total: int | None, told: Any) -> int | Mapping[str, int] | None:
+def _written(total: int | None, counted: Sequence[Any]) -> int | Mapping[str, int] | None:
     """Cache writes, by time-to-live where some of them live longer than the usual 5 minutes."""
-    long = count(part(told, "cache_creation", "ephemeral_1h_input_tokens"))
+    lives = [part(one, "cache_creation") for one in counted]
+    long = _sum(lives, "ephemeral_1h_input_tokens")
     if not total or not long:
         return total
-    if not count(part(told, "cache_creation", "ephemeral_5m_input_tokens")):
+    if not _sum(lives, "ephemeral_5m_input_tokens"):
         long = total
     return {"5m": max(0, total - long), "1h": min(long, total)}
 
@@ -243,6 +245,8 @@ class AnthropicInstrumentor(Instrumentor):
             " [host](#providers-by-host), otherwise `anthropic`.",
             "Input tokens contain the cached ones, which Anthropic reports beside them; cache writes are priced by"
             " their time-to-live; the tokens of compactions, which its totals leave out, are added.",
+            "Consultations of an advisor, whose tokens are another model's, are counted as tools: the cost of such a"
+            " call is `partial`, a lower bound.",
             "Each request of the tool runner is one call, each tool it executes one `execute_tool` span.",
             "The spans that newer clients make themselves are off, because each call would be there twice; one of their"
             " variables (`ANTHROPIC_OPEN_TELEMETRY=true`) or the option `open_telemetry` has them back.",
