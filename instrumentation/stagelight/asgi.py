@@ -36,6 +36,8 @@ _STARTS: Final = _ANSWERS | {"websocket.accept"}
 _BODIES: Final = frozenset({"http.response.body", "websocket.http.response.body"})
 _ORDERLY: Final = frozenset({1000, 1005})
 """Close codes of a client that is done: normal closure, and none given (RFC 6455, section 7.4.1)."""
+_DONE: Final = "WebSocketDisconnect"
+"""Class by which Starlette says so."""
 
 
 class RequestMiddleware:
@@ -70,7 +72,7 @@ class RequestMiddleware:
             try:
                 await self.app(scope, watch.receive, watch.send)
             except BaseException as error:
-                exchange.finish(error)
+                exchange.finish(None if watch.announced(error) else error)
                 raise
             exchange.finish()
 
@@ -94,16 +96,25 @@ class AnswerHeaders:
 class _Watch:
     """Sees the client leave and the last byte go."""
 
-    __slots__ = ("_exchange", "_receive", "_send")
+    __slots__ = ("_exchange", "_is_over", "_receive", "_send")
 
     def __init__(self, exchange: Exchange, receive: Receive, send: Send) -> None:
         self._exchange = exchange
+        self._is_over = False
         self._receive = receive
         self._send = send
+
+    def announced(self, error: BaseException) -> bool:
+        """Whether an exception only says that the client of a websocket is done, to an application without interest.
+
+        Starlette raises it while the application waits for the next message, and few applications catch it.
+        """
+        return self._is_over and any(kind.__name__ == _DONE for kind in type(error).__mro__)
 
     async def receive(self) -> Message:
         message = await self._receive()
         kind = message["type"]
+        self._is_over = self._is_over or kind == "websocket.disconnect"
         if kind == "http.disconnect" or (kind == "websocket.disconnect" and message.get("code") not in _ORDERLY):
             self._exchange.abandoned = True
         return message
