@@ -195,6 +195,18 @@ def test_perplexity_states_its_cost() -> None:
     assert call.attributes[a.STAGELIGHT_COST_SOURCE] == "provider"
 
 
+@pytest.mark.usefixtures("recorded")
+def test_x_ai_states_its_cost() -> None:
+    """xAI counts in ticks of a ten-billionth of a dollar, searches of its own tools included."""
+    usage = {"prompt_tokens": 900, "completion_tokens": 300, "total_tokens": 1200, "cost_in_usd_ticks": 318_319_000}
+    call = ask(completion(usage=usage), base_url="https://api.x.ai/v1")
+    other = ask(completion(usage=usage), base_url="https://llm.example/v1")
+
+    assert (call.cost, call.cost_status) == (Decimal("0.0318319"), "exact")
+    assert call.attributes[a.STAGELIGHT_COST_SOURCE] == "provider"
+    assert other.cost is None
+
+
 def test_a_cost_is_stated_when_the_stream_has_ended() -> None:
     """Perplexity's chunks all have usage; the cost in them is 0 until the last one."""
     items = OPERATIONS["/chat/completions"].items()

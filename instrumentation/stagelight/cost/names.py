@@ -38,9 +38,9 @@ _SELF_HOSTED: Final = frozenset({
     "triton", "xinference", "mlx", "gpt4all", "koboldcpp", "sentence_transformers", "fastembed", "piper", "coqui",
     "kokoro", "whisper.cpp", "whisper_cpp", "faster_whisper",
 })  # fmt: skip
-_STATING_COST: Final = frozenset({"openrouter", "perplexity"})
+_STATING_COST: Final = frozenset({"openrouter", "perplexity", "x_ai"})
 """Providers whose answers say what they charged, in USD. https://openrouter.ai/docs/use-cases/usage-accounting,
-https://docs.perplexity.ai/api-reference/chat-completions-post"""
+https://docs.perplexity.ai/api-reference/chat-completions-post, https://docs.x.ai/developers/cost-tracking"""
 _PRIVATE_SUFFIXES: Final = (".localhost", ".local", ".internal", ".lan", ".home.arpa", ".svc", ".cluster.local")
 
 _PREFIX: Final = re.compile(

@@ -7,13 +7,13 @@ Everything else here reads what was sent and what came back.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from decimal import Decimal
 from typing import Any, ClassVar
 
-from stagelight.facts import Request, Response, Usage, merged
+from stagelight.facts import Request, Response, merged
 from stagelight.integrations._engine import around, around_async
 from stagelight.integrations._instrumentor import Coverage, Instrumentor, Target
 from stagelight.integrations._openai_audio import SPEECH, TRANSCRIPTION, heard
+from stagelight.integrations._openai_usage import charged, used
 from stagelight.integrations._reading import amount, code, count, integer, part, parts, text, texts
 from stagelight.integrations._requests import Operation, begin, note_response, watch_items
 
@@ -77,53 +77,6 @@ def _embeddings_request(sent: Body) -> Request:
 # what came back
 
 
-_CACHED = ("prompt_cache_hit_tokens", "cached_tokens", "num_cached_tokens")  # DeepSeek, Moonshot, Mistral
-
-
-def _usage(told: Any) -> Usage | None:
-    """Token counts under either name, inclusive: some providers leave reasoning out of the output they report."""
-    if told is None:
-        return None
-    taken = count(part(told, "prompt_tokens"))
-    made = count(part(told, "completion_tokens"))
-    taken = count(part(told, "input_tokens")) if taken is None else taken
-    made = count(part(told, "output_tokens")) if made is None else made
-    given = part(told, "prompt_tokens_details") or part(told, "input_tokens_details")
-    returned = part(told, "completion_tokens_details") or part(told, "output_tokens_details")
-    reasoning = count(part(returned, "reasoning_tokens"))
-    total = count(part(told, "total_tokens"))
-    if taken is not None and made is not None and total is not None and total > taken + made:
-        # xAI and Gemini: the total has them, the output has not.
-        made, reasoning = total - taken, reasoning or total - taken - made
-    places = (part(given, "cached_tokens"), *(part(told, name) for name in _CACHED))
-    return Usage(
-        input_tokens=taken,
-        output_tokens=made,
-        cache_read_tokens=next((found for one in places if (found := count(one)) is not None), None),
-        cache_write_tokens=count(part(given, "cache_write_tokens")),
-        reasoning_tokens=reasoning,
-        # An answer without audio or images is told as 0 of them by some servers and not at all by others.
-        audio_input_tokens=count(part(given, "audio_tokens")) or None,
-        audio_output_tokens=count(part(returned, "audio_tokens")) or None,
-        image_input_tokens=count(part(given, "image_tokens")) or None,
-        image_output_tokens=count(part(returned, "image_tokens")) or None,
-        text_input_tokens=count(part(given, "text_tokens")) or None,
-        text_output_tokens=count(part(returned, "text_tokens")) or None,
-    )
-
-
-def _charged(told: Any) -> Decimal | None:
-    """What the provider says it charged; with a key of the caller's own, also what goes to the provider behind it."""
-    total = part(told, "cost", "total_cost")  # Perplexity
-    stated = [part(told, "cost") if total is None else total]
-    if part(told, "is_byok") is True:
-        stated.append(part(told, "cost_details", "upstream_inference_cost"))
-    amounts = [amount(one) for one in stated]
-    if any(one is None or one < 0 for one in amounts):
-        return None
-    return sum((Decimal(repr(one)) for one in amounts), Decimal(0))
-
-
 def _chat_response(answer: Any, _request: Request | None = None) -> Response:
     reasons = [part(choice, "finish_reason") for choice in parts(answer, "choices")]
     return Response(
@@ -131,8 +84,8 @@ def _chat_response(answer: Any, _request: Request | None = None) -> Response:
         id=text(part(answer, "id")),
         finish_reasons=texts(reasons),
         service_tier=text(part(answer, "service_tier")),
-        usage=_usage(part(answer, "usage")),
-        stated_cost=_charged(part(answer, "usage")),
+        usage=used(part(answer, "usage")),
+        stated_cost=charged(part(answer, "usage")),
         length_cut="length" in reasons,
     )
 
@@ -153,7 +106,7 @@ def _billed(item: Any) -> str | None:
 def _responses_response(answer: Any, _request: Request | None = None) -> Response:
     status = text(part(answer, "status"))
     cut = part(answer, "incomplete_details", "reason") == "max_output_tokens"
-    usage = _usage(part(answer, "usage"))
+    usage = used(part(answer, "usage"))
     if usage is not None:
         kinds = [_billed(item) for item in parts(answer, "output")]
         usage = usage._replace(
@@ -166,7 +119,7 @@ def _responses_response(answer: Any, _request: Request | None = None) -> Respons
         finish_reasons=_responses_reasons(answer, status),
         service_tier=text(part(answer, "service_tier")),
         usage=usage,
-        stated_cost=_charged(part(answer, "usage")),
+        stated_cost=charged(part(answer, "usage")),
         length_cut=cut,
     )
 
@@ -193,13 +146,13 @@ def _responses_failure(answer: Any) -> str | None:
 def _embeddings_response(answer: Any, _request: Request | None = None) -> Response:
     first = next(iter(parts(answer, "data")), None)
     told = part(answer, "usage")
-    usage = _usage(told)
+    usage = used(told)
     if usage is not None and usage.input_tokens is None:
         usage = usage._replace(input_tokens=count(part(told, "total_tokens")))  # Voyage tells nothing else
     return Response(
         model=text(part(answer, "model")),
         usage=usage,
-        stated_cost=_charged(told),
+        stated_cost=charged(told),
         embedding_dimensions=_length(part(first, "embedding")),
     )
 
@@ -257,8 +210,8 @@ class _ChatChunks:
         return self._told._replace(
             finish_reasons=texts([self._reasons[index] for index in sorted(self._reasons)]),
             service_tier=self._tier,
-            usage=_usage(self._usage),
-            stated_cost=_charged(self._usage) if self.finished else None,  # Perplexity: 0 until then
+            usage=used(self._usage),
+            stated_cost=charged(self._usage) if self.finished else None,  # Perplexity: 0 until then
             length_cut=self._is_cut,
         )
 
@@ -349,8 +302,9 @@ class OpenAIInstrumentor(Instrumentor):
             "Token counts are inclusive: where a provider leaves reasoning out of its output but not out of its total"
             " (xAI, Gemini), it is added. Web searches and tool executions of the responses API, which cost money"
             " beside the tokens, are counted.",
-            "What OpenRouter and Perplexity say a call cost (`usage.cost`) is its cost, with the source `provider`;"
-            " with a key of your own at OpenRouter, what the provider behind it takes is added.",
+            "What OpenRouter, Perplexity (`usage.cost`) and xAI (`usage.cost_in_usd_ticks`) say a call cost is its"
+            " cost, with the source `provider`; with a key of your own at OpenRouter, what the provider behind it takes"
+            " is added.",
             "An answer that the client refuses (`LengthFinishReasonError` of the parsing helpers) is an error, with"
             " its tokens and its cost: it was paid for.",
             "Events that you take apart yourself (`iter_lines` of a streaming response) are read for their usage while"
