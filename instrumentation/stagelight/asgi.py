@@ -9,7 +9,7 @@ request and ends with the last byte of the answer. Work after that byte is in th
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Final
 
@@ -169,9 +169,16 @@ def _headers(scope: Scope) -> dict[str, str]:
 
 def _name(scope: Scope) -> tuple[str, str | None]:
     """Name of the turn and template of the route: ``POST /answers/{id}``; never the path itself, which holds ids."""
-    route = getattr(scope.get("route"), "path", None)
+    route = getattr(_route(scope), "path", None)
     method = scope.get("method") or "websocket"
     if isinstance(route, str):
         return f"{method} {route}", route
     endpoint = scope.get("endpoint")
     return f"{method} {getattr(endpoint, '__name__', 'request')}", None
+
+
+def _route(scope: Scope) -> Any:
+    """The route that was found; for one of a router that FastAPI has included, its record with the router's prefix."""
+    route, own = scope.get("route"), scope.get("fastapi")
+    included = own.get("effective_route_context") if isinstance(own, Mapping) else None
+    return included if getattr(included, "original_route", None) is route else route
