@@ -20,10 +20,13 @@ def kinds() -> tuple[Kind, ...]:
 
 
 @cache
-def _session() -> Any:
-    import botocore.session
-
-    return botocore.session.get_session()
+def _session(kind: Kind) -> Any:
+    """One for all clients of a kind: each session makes classes of errors of its own, and so nothing would compare."""
+    if kind == "sync":
+        from botocore.session import get_session
+    else:
+        from aiobotocore.session import get_session
+    return get_session()
 
 
 def opening(service: str) -> Opening:
@@ -41,13 +44,11 @@ def opening(service: str) -> Opening:
             "config": Config(retries={"total_max_attempts": 1}, read_timeout=options.timeout_s),
         }
         if options.kind == "sync":
-            with closing(_session().create_client(service, **usual)) as client:
+            with closing(_session("sync").create_client(service, **usual)) as client:
                 _add(client, options.headers)
                 yield client
         else:
-            from aiobotocore.session import get_session
-
-            async with get_session().create_client(service, **usual) as client:
+            async with _session("async").create_client(service, **usual) as client:
                 _add(client, options.headers)
                 yield client
 
