@@ -113,7 +113,8 @@ class Runtime:
         both = " + ".join(sorted((before, by)))
         self.instruments.double_counted(provider, both)
         if once_a_minute("double counted"):
-            logger.warning("stagelight: a call of %s was recorded twice, by %s: switch one of them off", provider, both)
+            advice = "switch one of them off" if before != by else "a cache may repeat answers, or two calls be one"
+            logger.warning("stagelight: a call of %s was recorded twice, by %s: %s", provider, both, advice)
 
 
 _lock = threading.Lock()
