@@ -23,6 +23,8 @@ from stagelight.embedded.store import open_readonly
 SERVICE = "load"
 SPAN = "load"
 COUNTER = "load.items"
+PAGE = 5000
+"""Records that Loki gives at once, at most."""
 COUNTER_IN_PROMETHEUS = "load_items_total"
 
 _RETRY_S = 0.1
@@ -91,8 +93,14 @@ class Load:
         """How many acknowledged log records are not in Loki."""
         since = self._start_ns / 1e9 + self.shift_s
         selector = f'{{service_name="{SERVICE}"}} |= "{self.run.hex()}"'
-        found = lines(self.stack.url("loki"), selector, start=since - 60, end=since + 3600)
-        return self.logs - len({line.text for line in found})
+        found: set[str] = set()
+        start = since - 60
+        while page := lines(self.stack.url("loki"), selector, start=start, end=since + 3600, limit=PAGE):
+            found |= {line.text for line in page}
+            if len(page) < PAGE:
+                break
+            start = max(line.at_ns for line in page) / 1e9 - 1e-3  # records of one moment may stand on two pages
+        return self.logs - len(found)
 
     def counter_in_prometheus(self) -> float | None:
         """The counter's last value there."""
