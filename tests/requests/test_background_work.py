@@ -183,7 +183,10 @@ def test_tasks_of_celery_belong_to_the_request_that_sent_them(official: bool) ->
         with capture() as captured:
             if official:
                 theirs.instrument(tracer_provider=captured.tracer_provider)
-            with Attachment(Context()), start_worker(app, perform_ping_check=False, shutdown_timeout=LIMIT_S):
+            with (
+                Attachment(Context()),
+                start_worker(app, loglevel="WARNING", perform_ping_check=False, shutdown_timeout=LIMIT_S),
+            ):
                 block, _ = in_a_request()
                 with block, stagelight.turn("answer"):
                     sent = work.delay(41)
