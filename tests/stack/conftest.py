@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from stack.native import STACKS, Stack
+from stack.outputs import Outputs, collecting
 
 
 def pytest_configure() -> None:
@@ -22,6 +23,20 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """Every service that has a program here, and something in Tempo's place; for tests that stop and break nothing."""
     with Stack(tmp_path_factory.mktemp("stack")) as running:
         yield running
+
+
+@pytest.fixture(scope="module")
+def collector_of_module(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Stack, Outputs]]:
+    """One Collector for all tests of a module, and what comes out of it."""
+    with collecting(tmp_path_factory.mktemp("collector")) as one:
+        yield one
+
+
+@pytest.fixture
+def collector(collector_of_module: tuple[Stack, Outputs]) -> tuple[Stack, Outputs]:
+    """A Collector from which nothing has come yet."""
+    collector_of_module[1].forget()
+    return collector_of_module
 
 
 @pytest.hookimpl(wrapper=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-from collections.abc import Iterator
 from typing import Any
 
 import grpc
@@ -34,20 +33,6 @@ WRONG = {
     "wrong scheme": {"authorization": "Basic TOKEN"},
     "bare": {"authorization": "TOKEN"},
 }
-
-
-@pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Stack, Outputs]]:
-    """One Collector for all tests."""
-    with collecting(tmp_path_factory.mktemp("collector")) as one:
-        yield one
-
-
-@pytest.fixture
-def collector(running: tuple[Stack, Outputs]) -> tuple[Stack, Outputs]:
-    """A Collector from which nothing has come yet."""
-    running[1].forget()
-    return running
 
 
 def marked(signal: str, mark: str) -> Any:

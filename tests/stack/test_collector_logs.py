@@ -2,28 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 from stack.native import Stack
-from stack.outputs import Outputs, attributes, collecting, log_request, put, send, value
+from stack.outputs import Outputs, attributes, log_request, put, send, value
 from stack.waiting import eventually
 from stagelight.conventions import attributes as a
-
-
-@pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Stack, Outputs]]:
-    """One Collector for all tests."""
-    with collecting(tmp_path_factory.mktemp("collector")) as one:
-        yield one
-
-
-@pytest.fixture
-def collector(running: tuple[Stack, Outputs]) -> tuple[Stack, Outputs]:
-    """A Collector from which nothing has come yet."""
-    running[1].forget()
-    return running
-
 
 LEVELS = (
     # number and text as sent, and as they come out

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 from stack.native import Stack
-from stack.outputs import REQUESTS, Outputs, attributes, collecting, put, send, trace_request
+from stack.outputs import REQUESTS, Outputs, attributes, put, send, trace_request
 from stack.waiting import eventually
 from stagelight.conventions import attributes as a
 
@@ -98,20 +98,6 @@ def expected(sdk: str) -> list[dict[str, Any]]:
 def sent(name: str, signal: str = "traces") -> Any:
     """A recorded request."""
     return REQUESTS[signal].FromString((FIXTURES / f"{name}.{signal}.pb").read_bytes())
-
-
-@pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Stack, Outputs]]:
-    """One Collector for all tests."""
-    with collecting(tmp_path_factory.mktemp("collector")) as one:
-        yield one
-
-
-@pytest.fixture
-def collector(running: tuple[Stack, Outputs]) -> tuple[Stack, Outputs]:
-    """A Collector from which nothing has come yet."""
-    running[1].forget()
-    return running
 
 
 @pytest.mark.parametrize("sdk", ["openinference", "openllmetry", "openllmetry-0.40", "openlit"])

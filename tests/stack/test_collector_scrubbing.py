@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -95,20 +94,6 @@ HARMLESS = {
     "list": ["a", "b"],
     "tree": {"a": {"b": 1}},
 }
-
-
-@pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Stack, Outputs]]:
-    """One Collector for all tests."""
-    with collecting(tmp_path_factory.mktemp("collector")) as one:
-        yield one
-
-
-@pytest.fixture
-def collector(running: tuple[Stack, Outputs]) -> tuple[Stack, Outputs]:
-    """A Collector from which nothing has come yet."""
-    running[1].forget()
-    return running
 
 
 def everywhere(stack: Stack, key: str, content: Any) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -11,7 +10,6 @@ from stack.native import Stack
 from stack.outputs import (
     Outputs,
     attributes,
-    collecting,
     log_request,
     metric_request,
     put,
@@ -26,20 +24,6 @@ CONTENT = "the patient has a rash"
 ADDRESS = "jane.doe@mail.example"
 KEY = "sk-proj-Ab3dEf6hIj9kLm2nOp5qRs8tUv1wXy4z"
 HASH = "[0-9a-f]{64}"
-
-
-@pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Stack, Outputs]]:
-    """One Collector for all tests."""
-    with collecting(tmp_path_factory.mktemp("collector")) as one:
-        yield one
-
-
-@pytest.fixture
-def collector(running: tuple[Stack, Outputs]) -> tuple[Stack, Outputs]:
-    """A Collector from which nothing has come yet."""
-    running[1].forget()
-    return running
 
 
 def scope_of(request: Any, signal: str) -> Any:
