@@ -6,14 +6,12 @@ import sysconfig
 import textwrap
 import venv
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from activated import AUTOPATH, BIN, finished, ours, parents, spans, variables, with_autopath
-from sinks import Sink, receiving
-from stagelight.sim import Simulator
+from sinks import Sink
 
 CHAT = "chat gpt-4o-mini"
 CALL = """
@@ -39,20 +37,6 @@ metrics.set_meter_provider(MeterProvider([reader], Resource.create({"service.nam
 """
 CONFIGURED = "import stagelight\nstagelight.configure()"
 DURATION = "gen_ai.client.operation.duration"
-
-
-@pytest.fixture(scope="module")
-def simulator() -> Iterator[str]:
-    """A provider without latency."""
-    with Simulator(latency="instant") as running:
-        yield running.url
-
-
-@pytest.fixture
-def sink() -> Iterator[Sink]:
-    """A receiver of telemetry."""
-    with receiving() as open_sink:
-        yield open_sink
 
 
 def _run(text: str, environment: dict[str, str], folder: Path) -> tuple[int, str, str]:

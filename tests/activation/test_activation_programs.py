@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import textwrap
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -25,8 +24,7 @@ from activated import (
     variables,
     with_autopath,
 )
-from sinks import Sink, receiving
-from stagelight.sim import Simulator
+from sinks import Sink
 
 CHAT = "chat gpt-4o-mini"
 
@@ -54,20 +52,6 @@ async def ask(number: int):
 async def healthz():
     return "ok"
 """
-
-
-@pytest.fixture(scope="module")
-def simulator() -> Iterator[str]:
-    """A provider without latency."""
-    with Simulator(latency="instant") as running:
-        yield running.url
-
-
-@pytest.fixture
-def sink() -> Iterator[Sink]:
-    """A receiver of telemetry."""
-    with receiving() as open_sink:
-        yield open_sink
 
 
 def _program(folder: Path, text: str, name: str = "program.py") -> str:

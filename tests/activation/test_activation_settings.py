@@ -11,20 +11,12 @@ from pathlib import Path
 import pytest
 from activated import AUTOPATH, BIN, finished, ours, spans, variables, with_autopath
 from sinks import Sink, receiving
-from stagelight.sim import Simulator
 
 CHAT = "chat gpt-4o-mini"
 CALL = """
 from openai import OpenAI
 OpenAI().chat.completions.create(model="gpt-4o-mini", messages=[{"role": "user", "content": "Question"}])
 """
-
-
-@pytest.fixture(scope="module")
-def simulator() -> Iterator[str]:
-    """A provider without latency."""
-    with Simulator(latency="instant") as running:
-        yield running.url
 
 
 @pytest.fixture

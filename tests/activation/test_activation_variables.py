@@ -3,33 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from activated import BIN, finished, ours, spans, variables, with_autopath
-from sinks import Sink, receiving
-from stagelight.sim import Simulator
+from sinks import Sink
 
 CHAT = "chat gpt-4o-mini"
 CALL = """
 from openai import OpenAI
 OpenAI().chat.completions.create(model="gpt-4o-mini", messages=[{"role": "user", "content": "Question"}])
 """
-
-
-@pytest.fixture(scope="module")
-def simulator() -> Iterator[str]:
-    """A provider without latency."""
-    with Simulator(latency="instant") as running:
-        yield running.url
-
-
-@pytest.fixture
-def sink() -> Iterator[Sink]:
-    """A receiver of telemetry."""
-    with receiving() as open_sink:
-        yield open_sink
 
 
 def _run(text: str, environment: dict[str, str], folder: Path, way: str = "autopath") -> tuple[int, str, str]:

@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import httpx
 import pytest
 import stagelight
 from fastapi import APIRouter, FastAPI
 from requests_serving import LIMIT_S, served
-from stagelight._starlette import StarletteInstrumentor
 from stagelight.testing import capture
 
-
-@pytest.fixture(autouse=True)
-def instrumented() -> Iterator[None]:
-    """Applications of FastAPI are recorded."""
-    StarletteInstrumentor().instrument()
-    yield
-    StarletteInstrumentor().uninstrument()
+pytestmark = pytest.mark.usefixtures("starlette_recorded")
 
 
 def application() -> FastAPI:

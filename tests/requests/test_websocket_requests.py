@@ -3,24 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 
 import pytest
 import stagelight
 from fastapi import FastAPI, WebSocket
 from requests_serving import LIMIT_S, served
-from stagelight._starlette import StarletteInstrumentor
 from stagelight.testing import Captured, CapturedTurn, capture
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
-
-@pytest.fixture(autouse=True)
-def instrumented() -> Iterator[None]:
-    """Applications of Starlette are recorded."""
-    StarletteInstrumentor().instrument()
-    yield
-    StarletteInstrumentor().uninstrument()
+pytestmark = pytest.mark.usefixtures("starlette_recorded")
 
 
 def application() -> FastAPI:
