@@ -10,7 +10,7 @@ const accepted = /^[A-Za-z0-9][A-Za-z0-9._~+/=:@-]{0,127}$/;
 
 const server = http.createServer((request, response) => {
   const given = request.headers["x-request-id"];
-  const id = accepted.test(given) ? given : randomUUID();
+  const id = accepted.test(given ?? "") ? given : randomUUID(); // test(undefined) would test "undefined"
   const { traceId } = trace.getActiveSpan()?.spanContext() ?? {};
   console.log(JSON.stringify({ event: "request", method: request.method, request_id: id, trace_id: traceId }));
 

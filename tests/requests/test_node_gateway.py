@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -136,3 +137,27 @@ def test_one_trace_and_one_request_id(tmp_path: Path) -> None:
     assert {span.service for span in trace.spans} == {"gateway", "answers"}
     assert turn.attributes[a.STAGELIGHT_REQUEST_ID] == "req-1"
     assert (spans["GET /ask"].parent_id, call.parent_id) == (spans["GET"].span_id, turn.span_id)
+
+
+@pytest.mark.parametrize(
+    "headers", [{}, {"X-Request-ID": ""}, {"X-Request-ID": "not an id"}], ids=["none", "empty", "unsafe"]
+)
+def test_a_request_without_a_usable_id_gets_one(headers: dict[str, str]) -> None:
+    """The gateway makes an id, which the application and the client are told."""
+    with (
+        Simulator(latency="instant") as upstream,
+        running(
+            ["node", "--require", "./telemetry.js", "gateway.js"],
+            folder=str(GATEWAY),
+            UPSTREAM=upstream.origin,
+            PORT="0",
+            OTEL_SDK_DISABLED="true",
+        ) as node,
+    ):
+        assert node.stdout is not None
+        listening = json.loads(node.stdout.readline())
+        answer = httpx.get(f"http://127.0.0.1:{listening['port']}/v1/models", headers=headers, timeout=LIMIT_S)
+        made = answer.headers["x-request-id"]
+
+        assert (answer.status_code, str(uuid.UUID(made))) == (200, made)
+        assert [request.header("x-request-id") for request in upstream.requests] == [made]
