@@ -6,7 +6,17 @@ import os
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 from stagelight import _guard
+
+# The same examples in every run, however busy the machine is.
+settings.register_profile(
+    "tests",
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
+)
+settings.load_profile("tests")
 
 UNBUILDABLE = "cannot be built from the Go module proxy"
 
