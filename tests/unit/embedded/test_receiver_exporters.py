@@ -24,7 +24,7 @@ from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
-from receiving import TOKEN, options, rows
+from receiving import PATIENCE_S, TOKEN, options, rows
 from stagelight.embedded.background import EmbeddedServer
 from stagelight.embedded.options import Addresses
 
@@ -38,7 +38,7 @@ def exporters(protocol: str, is_compressed: bool, addresses: Addresses) -> tuple
     if protocol == "http":
         packing = Compression.Gzip if is_compressed else Compression.NoCompression
         made: tuple[Any, ...] = tuple(
-            kind(endpoint=f"{addresses.http_url}/v1/{path}", headers=headers, compression=packing, timeout=5)
+            kind(endpoint=f"{addresses.http_url}/v1/{path}", headers=headers, compression=packing, timeout=PATIENCE_S)
             for kind, path in ((HttpSpans, "traces"), (HttpMetrics, "metrics"), (HttpLogs, "logs"))
         )
     else:
@@ -46,7 +46,7 @@ def exporters(protocol: str, is_compressed: bool, addresses: Addresses) -> tuple
         made = tuple(
             kind(
                 endpoint=addresses.grpc_url, insecure=True, headers=tuple(headers.items()),
-                compression=grpc_packing, timeout=5,
+                compression=grpc_packing, timeout=PATIENCE_S,
             )
             for kind in (GrpcSpans, GrpcMetrics, GrpcLogs)
         )  # fmt: skip
@@ -95,7 +95,9 @@ def test_exporter_without_token(kind: Any, addresses: Addresses, caplog: pytest.
     """An exporter without the token gives up at once and says so; nothing is stored."""
     plain: dict[str, Any] = {"insecure": True} if kind is GrpcSpans else {}
     exporter = kind(
-        endpoint=addresses.grpc_url if kind is GrpcSpans else f"{addresses.http_url}/v1/traces", timeout=5, **plain
+        endpoint=addresses.grpc_url if kind is GrpcSpans else f"{addresses.http_url}/v1/traces",
+        timeout=PATIENCE_S,
+        **plain,
     )
     tracing = TracerProvider(resource=RESOURCE, shutdown_on_exit=False)
     tracing.add_span_processor(SimpleSpanProcessor(exporter))

@@ -16,7 +16,7 @@ import pytest
 from google.rpc.error_details_pb2 import RetryInfo
 from google.rpc.status_pb2 import Status
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
-from receiving import TOKEN, logs, metrics, options, spans, stored
+from receiving import PATIENCE_S, TOKEN, logs, metrics, options, spans, stored
 from stagelight.embedded.background import EmbeddedServer
 from stagelight.embedded.options import Addresses, Limits
 
@@ -36,14 +36,18 @@ def export(
     channel_options = [("grpc.max_send_message_length", -1)]
     with grpc.insecure_channel(f"{addresses.host}:{addresses.grpc_port}", channel_options) as channel:
         call = channel.unary_unary(METHODS[signal])
-        return bytes(call(body, timeout=20, metadata=metadata, compression=packing))
+        return bytes(call(body, timeout=PATIENCE_S, metadata=metadata, compression=packing))
 
 
 def refusal(addresses: Addresses, body: bytes, **how: Any) -> tuple[grpc.StatusCode, str, Status]:
     """Code, message and details of a call that fails."""
     with pytest.raises(grpc.RpcError) as failed:
         export(addresses, body, **how)
-    error: Any = failed.value
+    return told(failed.value)
+
+
+def told(error: Any) -> tuple[grpc.StatusCode, str, Status]:
+    """Code, message and details of a failure."""
     details = Status()
     for key, value in error.trailing_metadata() or ():
         if key == "grpc-status-details-bin":
@@ -69,9 +73,8 @@ def addresses(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Addresses]:
 
 
 def works(addresses: Addresses) -> bool:
-    """Whether a good request is answered within a second."""
-    began = time.monotonic()
-    return export(addresses, spans().SerializeToString()) == b"" and time.monotonic() - began < 1
+    """Whether a good request is answered."""
+    return export(addresses, spans().SerializeToString()) == b""
 
 
 def test_signals(tmp_path: Path) -> None:
@@ -123,7 +126,7 @@ def test_unknown_method(addresses: Addresses) -> None:
     with grpc.insecure_channel(f"{addresses.host}:{addresses.grpc_port}") as channel:
         call = channel.unary_unary("/opentelemetry.proto.collector.profiles.v1.ProfilesService/Export")
         with pytest.raises(grpc.RpcError) as failed:
-            call(b"", timeout=10)
+            call(b"", timeout=PATIENCE_S)
 
     assert failed.value.code() is grpc.StatusCode.UNIMPLEMENTED
 
@@ -138,32 +141,40 @@ def test_token(tmp_path: Path) -> None:
     assert (accepted, stored(tmp_path)) == (b"", {"spans": 1})
 
 
-def test_full_queue(tmp_path: Path) -> None:
+def test_full_queue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """While the store is held up the queue fills; then calls are UNAVAILABLE with ``RetryInfo``; nothing is lost."""
+    monkeypatch.setattr("stagelight.embedded.store._BUSY_S", PATIENCE_S)
     answers: list[bytes] = []
+    refusals: list[tuple[grpc.StatusCode, str, Status]] = []
 
     def send() -> None:
-        answers.append(export(server.addresses, spans(10).SerializeToString()))
+        try:
+            answers.append(export(server.addresses, spans(10).SerializeToString()))
+        except grpc.RpcError as error:
+            refusals.append(told(error))
 
     size = len(spans(10).SerializeToString())
     with EmbeddedServer(options(tmp_path, limits=Limits(queue_bytes=size + 100))) as server:
         lock = sqlite3.connect(tmp_path / "store.db", isolation_level=None)
         lock.execute("BEGIN IMMEDIATE")
-        held = [threading.Thread(target=send) for _ in range(2)]
-        for thread in held:  # one is being written, one waits
-            thread.start()
-            time.sleep(0.1)
-        code, message, details = refusal(server.addresses, spans(10).SerializeToString())
+        senders: list[threading.Thread] = []
+        while not refusals:  # one request is being written, one may wait for it, the next is refused
+            assert len(senders) < 400, "nothing is refused"
+            senders.append(threading.Thread(target=send))
+            senders[-1].start()
+            time.sleep(0.05)
         before = list(answers)
         lock.execute("ROLLBACK")
         lock.close()
-        for thread in held:
-            thread.join()
+        for sender in senders:
+            sender.join()
 
+    code, message, details = refusals[0]
     assert before == []
     assert (code, details.code, retry_s(details)) == (grpc.StatusCode.UNAVAILABLE, 14, [1])
     assert "queue is full" in message
-    assert (answers, stored(tmp_path)) == ([b"", b""], {"spans": 20})
+    assert answers == [b""] * (len(senders) - len(refusals))
+    assert stored(tmp_path) == {"spans": 10 * len(answers)}
 
 
 def test_cancelled_call(addresses: Addresses) -> None:

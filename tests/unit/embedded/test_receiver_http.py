@@ -14,6 +14,7 @@ from google.rpc.status_pb2 import Status
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 from receiving import (
     JSON,
+    PATIENCE_S,
     PROTOBUF,
     START_NS,
     TABLES,
@@ -251,7 +252,7 @@ def test_pages(addresses: Addresses) -> None:
 def test_client_that_leaves(addresses: Addresses) -> None:
     """A client that closes its connection in the middle of a request does no harm."""
     for _ in range(20):
-        with socket.create_connection((addresses.host, addresses.http_port), timeout=10) as connection:
+        with socket.create_connection((addresses.host, addresses.http_port), timeout=PATIENCE_S) as connection:
             connection.sendall(
                 b"POST /v1/traces HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
                 b"content-length: 100\r\n\r\n{"
@@ -263,7 +264,7 @@ def test_client_that_leaves(addresses: Addresses) -> None:
 @pytest.mark.parametrize("garbage", [b"\x16\x03\x01\x02\x00\x01", b"GET\r\n\r\n", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"])
 def test_not_http(addresses: Addresses, garbage: bytes) -> None:
     """Bytes that are not HTTP/1.1 end the connection and nothing else."""
-    with socket.create_connection((addresses.host, addresses.http_port), timeout=10) as connection:
+    with socket.create_connection((addresses.host, addresses.http_port), timeout=PATIENCE_S) as connection:
         connection.sendall(garbage)
         connection.shutdown(socket.SHUT_WR)
         answer = b"".join(iter(lambda: connection.recv(65536), b""))

@@ -8,14 +8,14 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
 import pytest
 from google.rpc.status_pb2 import Status
-from receiving import PROTOBUF, ask, options, post, spans, stored, works
+from receiving import PATIENCE_S, PROTOBUF, Answer, ask, options, post, spans, stored, works
+from stack.waiting import eventually
 from stagelight.embedded.background import EmbeddedServer
 from stagelight.embedded.options import Addresses, Limits
 
@@ -53,7 +53,7 @@ def test_too_large(small: Addresses, headers: dict[str, str], body: Any, reason:
 
 def test_connection_survives_a_refusal(small: Addresses) -> None:
     """After a refusal the same connection takes the next request, although the refused body was not read."""
-    connection = HTTPConnection(small.host, small.http_port, timeout=10)
+    connection = HTTPConnection(small.host, small.http_port, timeout=PATIENCE_S)
     seen = []
     for body in (b"\0" * (65 << 10), spans().SerializeToString(), b"\xff", spans().SerializeToString()):
         connection.request("POST", "/v1/traces", body, {"content-type": PROTOBUF})
@@ -67,7 +67,7 @@ def test_connection_survives_a_refusal(small: Addresses) -> None:
 
 def test_slow_body(small: Addresses) -> None:
     """A client that never completes its request is told so, and its connection is closed."""
-    with socket.create_connection((small.host, small.http_port), timeout=10) as connection:
+    with socket.create_connection((small.host, small.http_port), timeout=PATIENCE_S) as connection:
         connection.sendall(
             b"POST /v1/traces HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/x-protobuf\r\n"
             b"content-length: 100\r\n\r\nhalf"
@@ -79,57 +79,62 @@ def test_slow_body(small: Addresses) -> None:
     assert works(small)
 
 
-def test_memory_of_requests_is_bounded(small: Addresses) -> None:
+def test_memory_of_requests_is_bounded(tmp_path: Path) -> None:
     """Requests that together hold more than allowed are told to come back; what they held is free at their end."""
-    statuses: list[tuple[int, str | None]] = []
     packed = gzip.compress(b"\0" * (900 << 10))
+    packing = {"content-type": PROTOBUF, "content-encoding": "gzip"}
+    with EmbeddedServer(options(tmp_path, limits=Limits(body_bytes=MIB, inflight_bytes=MIB))) as server:
+        addresses = server.addresses
+        first = HTTPConnection(addresses.host, addresses.http_port, timeout=PATIENCE_S)
+        first.putrequest("POST", "/v1/traces")
+        for name, value in {**packing, "content-length": str(len(packed))}.items():
+            first.putheader(name, value)
+        first.endheaders(packed[:-1])  # the last byte has to wait
+        # Until the server has got the first: alone, a request of zeros is only malformed.
+        second = eventually(
+            lambda: ask(addresses, "/v1/traces", packed, headers=packing), lambda answer: answer.status != 400
+        )
+        first.send(packed[-1:])
+        alone = first.getresponse().status
+        first.close()
+        again = ask(addresses, "/v1/traces", packed, headers=packing).status
 
-    def send() -> None:
-        connection = HTTPConnection(small.host, small.http_port, timeout=10)
-        connection.putrequest("POST", "/v1/traces")
-        for name, value in (("content-type", PROTOBUF), ("content-encoding", "gzip")):
-            connection.putheader(name, value)
-        connection.putheader("content-length", str(len(packed) + 1))  # one byte is never sent
-        connection.endheaders(packed)
-        response = connection.getresponse()
-        statuses.append((response.status, response.getheader("retry-after")))
-        connection.close()
-
-    with ThreadPoolExecutor(2) as pool:
-        for done in [pool.submit(send) for _ in range(2)]:
-            done.result()
-
-    assert sorted(statuses) == [(408, None), (429, "1")]
-    assert works(small)
+    assert (second.status, second.headers["retry-after"]) == (429, "1")
+    assert (alone, again) == (400, 400)
 
 
-def test_full_queue(tmp_path: Path) -> None:
+def test_full_queue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """While the store is held up the queue fills; then clients get 429 with Retry-After; queued data is kept."""
-    statuses: list[int] = []
+    monkeypatch.setattr("stagelight.embedded.store._BUSY_S", PATIENCE_S)
+    kept: list[Answer] = []
+    refusals: list[Answer] = []
     body = spans(10).SerializeToString()
 
     def send() -> None:
-        statuses.append(post(server.addresses, "/v1/traces", spans(10).SerializeToString()).status)
+        answer = post(server.addresses, "/v1/traces", spans(10).SerializeToString())
+        (kept if answer.status == 200 else refusals).append(answer)
 
     with EmbeddedServer(options(tmp_path, limits=Limits(queue_bytes=len(body) + 100))) as server:
         lock = sqlite3.connect(tmp_path / "store.db", isolation_level=None)
         lock.execute("BEGIN IMMEDIATE")
-        held = [threading.Thread(target=send) for _ in range(2)]
-        for thread in held:  # one is being written, one waits
-            thread.start()
-            time.sleep(0.1)
-        refused = post(server.addresses, "/v1/traces", body)
-        before = list(statuses)
+        senders: list[threading.Thread] = []
+        while not refusals:  # one request is being written, one may wait for it, the next is refused
+            assert len(senders) < 400, "nothing is refused"
+            senders.append(threading.Thread(target=send))
+            senders[-1].start()
+            time.sleep(0.05)
+        before = list(kept)
         lock.execute("ROLLBACK")
         lock.close()
-        for thread in held:
-            thread.join()
+        for sender in senders:
+            sender.join()
         retried = post(server.addresses, "/v1/traces", body)
 
     assert before == []
-    assert (refused.status, refused.headers["retry-after"]) == (429, "1")
-    assert "queue is full" in Status.FromString(refused.body).message
-    assert ([*statuses, retried.status], stored(tmp_path)) == ([200, 200, 200], {"spans": 30})
+    assert {(answer.status, answer.headers["retry-after"]) for answer in refusals} == {(429, "1")}
+    assert "queue is full" in Status.FromString(refusals[0].body).message
+    assert (len(kept), retried.status) == (len(senders) - len(refusals), 200)
+    assert stored(tmp_path) == {"spans": 10 * (len(kept) + 1)}
 
 
 def test_store_that_cannot_write(tmp_path: Path) -> None:
