@@ -158,9 +158,9 @@ def store(path: Path, *requests: Any, **options: Any) -> list[WriteResult]:
     writer = Writer(path, **options)
     writer.start()
     try:
-        return [writer.submit(batch_of(request)).result(timeout=20) for request in requests]
+        return [writer.submit(batch_of(request)).result(timeout=60) for request in requests]
     finally:
-        assert writer.close(timeout=20)
+        assert writer.close(timeout=60)
 
 
 def query(path: Path, statement: str) -> Sequence[Any]:

@@ -48,11 +48,11 @@ def nested(*numbers: int, content: bytes) -> bytes:
 )
 def test_empty_entries(body: bytes, reason: str) -> None:
     """However deep the empty entries are, the request is refused with a reason, in little time."""
-    began = time.perf_counter()
+    began = time.thread_time()
     with pytest.raises(TooLarge, match=reason):
         TRACES.batch(body, "protobuf")
 
-    assert time.perf_counter() - began < 20
+    assert time.thread_time() - began < 20
 
 
 def test_empty_buckets() -> None:
@@ -63,11 +63,11 @@ def test_empty_buckets() -> None:
 
 def test_many_objects_in_json() -> None:
     """The same in JSON."""
-    began = time.perf_counter()
+    began = time.thread_time()
     with pytest.raises(TooLarge, match="1000000 objects and lists"):
         TRACES.batch(b'{"resourceSpans":[' + b"{}," * 1_000_000 + b"{}]}", "json")
 
-    assert time.perf_counter() - began < 5
+    assert time.thread_time() - began < 5
 
 
 def test_largest_honest_requests() -> None:

@@ -38,11 +38,11 @@ def test_gzip_members() -> None:
 def test_many_members() -> None:
     """A body of very many empty gzip members is refused at once: each member would cost a copy of the rest."""
     body = gzip.compress(b"") * 50_000
-    began = time.perf_counter()
+    began = time.thread_time()
     with pytest.raises(Malformed, match="more than 16 gzip members"):
         body_of(body, wire_limit=len(body))
 
-    assert time.perf_counter() - began < 5
+    assert time.thread_time() - began < 5
     assert body_of(gzip.compress(b"a") * 16) == b"a" * 16
 
 

@@ -37,8 +37,8 @@ def _gauge(name: str, age_s: float) -> Metric:
 
 
 def _until(path: Path, expected: tuple[int, ...]) -> None:
-    """Wait until the tables have that many rows; fails after ten seconds."""
-    deadline = time.monotonic() + 10
+    """Wait until the tables have that many rows; fails after a minute."""
+    deadline = time.monotonic() + 60
     while (found := query(path, _COUNTS)[0]) != expected:
         assert time.monotonic() < deadline, found
         time.sleep(0.02)
@@ -58,13 +58,13 @@ def test_what_is_too_old_goes_and_the_rest_stays(path: Path) -> None:
     writer = Writer(path, retention=Retention(age_s=3600, usage_age_s=86_400, interval_s=0.05))
     writer.start()
     _until(path, (1, 1, 1, 1, 1))
-    assert writer.close(timeout=20)
+    assert writer.close(timeout=60)
 
     assert query(path, "SELECT name FROM spans") == [("span 2",)]
     assert query(path, "SELECT body FROM logs") == [("new",)]
     assert query(path, "SELECT name FROM series") == [("new",)]
     assert query(path, "SELECT value / 1000000000 FROM meta WHERE key = 'pruned_until_ns'")[0][0] == pytest.approx(
-        time.time() - 3600, abs=30
+        time.time() - 3600, abs=300
     )
 
 
@@ -77,9 +77,9 @@ def test_many_old_rows_go_while_new_ones_come(path: Path) -> None:
     writer.start()
 
     for number in range(100_000, 100_200):
-        writer.submit(batch_of(traces(span(number, at=_ago(1))))).result(timeout=20)
-        writer.submit(batch_of(metrics(_gauge("live", 0), _gauge("dead", 9000)))).result(timeout=20)
-    assert writer.close(timeout=20)
+        writer.submit(batch_of(traces(span(number, at=_ago(1))))).result(timeout=60)
+        writer.submit(batch_of(metrics(_gauge("live", 0), _gauge("dead", 9000)))).result(timeout=60)
+    assert writer.close(timeout=60)
 
     assert query(path, "SELECT count(*) FROM spans WHERE id > 6144 OR span_id >= x'00000000000186A0'") == [(200,)]
     assert query(path, "SELECT count(*) FROM points WHERE series_id NOT IN (SELECT id FROM series)") == [(0,)]
@@ -90,16 +90,16 @@ def test_the_file_stays_within_its_size(path: Path) -> None:
     """The oldest go first, the newest are there, and the ledger is spared."""
     writer = Writer(path, retention=Retention(size_bytes=2 * _MIB))
     writer.start()
-    writer.submit(batch_of(logs(usage(_ago(50_000), cost=1.0, status="exact")))).result(timeout=20)
+    writer.submit(batch_of(logs(usage(_ago(50_000), cost=1.0, status="exact")))).result(timeout=60)
     largest = 0
     for part in range(40):
         rows = [
             span(1 + number + 200 * part, at=_ago(10_000 - 10 * part), attributes={"text": "x" * 500})
             for number in range(200)
         ]
-        writer.submit(batch_of(traces(*rows))).result(timeout=20)
+        writer.submit(batch_of(traces(*rows))).result(timeout=60)
         largest = max(largest, path.stat().st_size)
-    assert writer.close(timeout=20)
+    assert writer.close(timeout=60)
 
     kept, oldest, newest = query(path, "SELECT count(*), min(span_id), max(span_id) FROM spans")[0]
     assert path.stat().st_size <= 2 * _MIB
@@ -115,9 +115,9 @@ def test_a_flood_of_names_cannot_fill_the_file(path: Path) -> None:
     writer = Writer(path, retention=Retention(size_bytes=_MIB))
     writer.start()
     for number in range(400):
-        writer.submit(batch_of(traces(span(number + 1, at=_ago(1)), service=f"{number}" * 1500))).result(timeout=20)
-        writer.submit(batch_of(metrics(_gauge(f"m{number}" * 200, 1)))).result(timeout=20)
-    assert writer.close(timeout=20)
+        writer.submit(batch_of(traces(span(number + 1, at=_ago(1)), service=f"{number}" * 1500))).result(timeout=60)
+        writer.submit(batch_of(metrics(_gauge(f"m{number}" * 200, 1)))).result(timeout=60)
+    assert writer.close(timeout=60)
 
     assert path.stat().st_size <= _MIB
     assert query(path, "SELECT count(*) FROM spans WHERE resource_id NOT IN (SELECT id FROM resource)") == [(0,)]
@@ -131,8 +131,8 @@ def test_the_ledger_goes_last_when_it_is_all_there_is(path: Path) -> None:
         events = [
             usage(_ago(9000 - part) + number / 1000, model="m" * 200, cost=0.1, status="exact") for number in range(200)
         ]
-        writer.submit(batch_of(logs(*events))).result(timeout=20)
-    assert writer.close(timeout=20)
+        writer.submit(batch_of(logs(*events))).result(timeout=60)
+    assert writer.close(timeout=60)
 
     kept, newest_ns = query(path, "SELECT count(*), max(time_ns) FROM usage")[0]
     assert path.stat().st_size <= _MIB
@@ -156,10 +156,10 @@ def test_room_is_given_back_after_old_rows_have_gone(path: Path) -> None:
     writer = Writer(path, retention=Retention(age_s=60, interval_s=0.05))
     writer.start()
     _until(path, (0, 0, 0, 0, 0))
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while path.stat().st_size > before / 2 and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert writer.close(timeout=20)
+    assert writer.close(timeout=60)
 
     assert path.stat().st_size < before / 2
 
@@ -189,12 +189,12 @@ def test_what_is_too_far_in_the_future_goes(path: Path) -> None:
     writer = Writer(path, retention=Retention(age_s=3600, usage_age_s=100_000, interval_s=0.05))
     writer.start()
     _until(path, (1, 1, 1, 1, 1))
-    assert writer.close(timeout=20)
+    assert writer.close(timeout=60)
 
     writer = Writer(path, retention=Retention(age_s=3600, usage_age_s=80_000, interval_s=0.05))
     writer.start()
     _until(path, (1, 1, 1, 1, 0))
-    assert writer.close(timeout=20)
+    assert writer.close(timeout=60)
 
 
 def test_clock_that_was_set_back_deletes_nothing(path: Path) -> None:
@@ -207,7 +207,7 @@ def test_clock_that_was_set_back_deletes_nothing(path: Path) -> None:
     writer = Writer(path, retention=Retention(age_s=3600, interval_s=0.05))
     writer.start()
     time.sleep(0.3)
-    assert writer.close(timeout=20)
+    assert writer.close(timeout=60)
     assert query(path, _COUNTS) == [(1, 0, 0, 0, 0)]
 
 

@@ -18,6 +18,12 @@ from stagelight.embedded.writer import QueueFull, WriteFailed, Writer, WriterClo
 from stored import batch_of, logs, query, record, span, store, traces
 
 
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A writer that is held up by a test waits for as long as the test takes."""
+    monkeypatch.setattr("stagelight.embedded.store._BUSY_S", 60.0)
+
+
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     """A database that does not exist yet."""
@@ -39,8 +45,8 @@ def test_waiting_batches_share_a_commit_and_every_future_ends(path: Path) -> Non
     for thread in threads:
         thread.join()
 
-    assert {future.result(timeout=20) for future in futures} == {WriteResult(spans=1)}
-    assert writer.close(timeout=20)
+    assert {future.result(timeout=60) for future in futures} == {WriteResult(spans=1)}
+    assert writer.close(timeout=60)
     assert query(path, "SELECT count(*) FROM spans") == [(160,)]
 
 
@@ -63,8 +69,8 @@ def test_a_full_queue_refuses_at_once(path: Path) -> None:
         blocker.execute("COMMIT")
         blocker.close()
 
-    assert all(future.result(timeout=20) == WriteResult(spans=1) for future in accepted)
-    assert writer.close(timeout=20)
+    assert all(future.result(timeout=60) == WriteResult(spans=1) for future in accepted)
+    assert writer.close(timeout=60)
     assert 3 < len(accepted) < 999
 
 
@@ -82,8 +88,8 @@ def test_a_cancelled_batch_is_not_written(path: Path) -> None:
     blocker.execute("COMMIT")
     blocker.close()
 
-    assert (first.result(timeout=20), third.result(timeout=20)) == (WriteResult(spans=1), WriteResult(spans=1))
-    assert writer.close(timeout=20)
+    assert (first.result(timeout=60), third.result(timeout=60)) == (WriteResult(spans=1), WriteResult(spans=1))
+    assert writer.close(timeout=60)
     assert query(path, "SELECT count(*) FROM spans") == [(2,)]
 
 
@@ -95,8 +101,8 @@ def test_closing_writes_what_waits_and_refuses_the_rest(path: Path) -> None:
     writer.start()
     futures = [writer.submit(batch_of(traces(span(number)))) for number in range(1, 50)]
 
-    assert writer.close(timeout=20)
-    assert writer.close(timeout=20)
+    assert writer.close(timeout=60)
+    assert writer.close(timeout=60)
     assert all(future.result(timeout=0) == WriteResult(spans=1) for future in futures)
     with pytest.raises(WriterClosed):
         writer.submit(Batch())
@@ -106,19 +112,19 @@ def test_a_full_disk_fails_the_write_and_only_that(path: Path, caplog: pytest.Lo
     """Nothing is acknowledged that is not there; when there is room again, the next batch is written."""
     writer = Writer(path)
     writer.start()
-    writer.submit(batch_of(traces(span(1)))).result(timeout=20)
+    writer.submit(batch_of(traces(span(1)))).result(timeout=60)
     connection = writer_connection(writer)
     pages = connection.execute("PRAGMA page_count").fetchone()[0]
     connection.execute(f"PRAGMA max_page_count = {pages + 2}")
 
     large = traces(*(span(number, attributes={"text": "x" * 900}) for number in range(2, 200)))
     with pytest.raises(WriteFailed, match="full"):
-        writer.submit(batch_of(large)).result(timeout=20)
+        writer.submit(batch_of(large)).result(timeout=60)
     assert query(path, "SELECT count(*) FROM spans") == [(1,)]
     connection.execute("PRAGMA max_page_count = 1000000")
 
-    assert writer.submit(batch_of(large)).result(timeout=20) == WriteResult(spans=198)
-    assert writer.close(timeout=20)
+    assert writer.submit(batch_of(large)).result(timeout=60) == WriteResult(spans=198)
+    assert writer.close(timeout=60)
     assert "full" in caplog.text
 
 
@@ -142,10 +148,10 @@ def test_one_bad_batch_does_not_take_its_neighbours_with_it(path: Path, caplog: 
     blocker.execute("COMMIT")
     blocker.close()
 
-    assert (futures[0].result(timeout=20), futures[2].result(timeout=20)) == (WriteResult(spans=1),) * 2
+    assert (futures[0].result(timeout=60), futures[2].result(timeout=60)) == (WriteResult(spans=1),) * 2
     with pytest.raises(WriteFailed):
-        futures[1].result(timeout=20)
-    assert writer.close(timeout=20)
+        futures[1].result(timeout=60)
+    assert writer.close(timeout=60)
     assert "could not be written" in caplog.text
 
 
@@ -196,7 +202,7 @@ def test_kill_loses_nothing_that_was_acknowledged(path: Path) -> None:
                 break
         # What it still managed to say before it died counts too.
         acknowledged = max([acknowledged, *(int(line) for line in child.stdout.read().splitlines() if line)])
-        child.wait(timeout=20)
+        child.wait(timeout=60)
         child.stdout.close()
 
         found = query(target, "SELECT count(*) FROM spans")[0][0]

@@ -124,10 +124,12 @@ def test_it_reads_while_another_writes_and_from_several_threads(tmp_path: Path) 
     for reader in readers:
         reader.start()
     requests = [traces(span(number), span(number + 1)) for number in range(3, 200, 2)]
-    store(path, *requests, retention=Retention(age_s=10**9))
-    done.set()
-    for reader in readers:
-        reader.join()
+    try:
+        store(path, *requests, retention=Retention(age_s=10**9))
+    finally:
+        done.set()
+        for reader in readers:
+            reader.join()
 
     assert wrong == []
     assert source.describe().spans == 200
