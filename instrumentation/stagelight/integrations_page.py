@@ -147,6 +147,8 @@ you call them without the integration; but not arrays, rows and the like, which 
 lookups of a cache, GPTCache or your own, where it is asked; the metric is `{m.STAGELIGHT_CACHE_LOOKUPS}`:
 
 ```python
+import stagelight
+
 found = cache.get(key)
 stagelight.cache("answers", hit=found is not None)
 ```
@@ -155,16 +157,24 @@ stagelight.cache("answers", hit=found is not None)
 
 ```python
 import stagelight
-print(stagelight.configure().instrumented)   # ('openai', 'qdrant')
+
+print(stagelight.configure().instrumented)   # for example ('asgi', 'openai', 'qdrant')
 ```
 
-`stagelight doctor --app` lists each client library with its version and who records it. In tests of your own:
+`stagelight doctor --app` lists each client library with its version and who records it. In tests of your own, after
+`configure()`:
 
 ```python
+import stagelight.testing
+
 with stagelight.testing.capture() as captured:
     answer("How do I cancel?")
 assert captured.call("llm").cost_status == "exact"
 ```
+
+`capture` keeps everything in memory and does not read the environment: settings are its keywords, such as
+`capture(provider_hosts="127.0.0.1:4330=openai")` for the [simulator](simulator.md). With `OTEL_TRACES_EXPORTER`,
+`OTEL_METRICS_EXPORTER` and `OTEL_LOGS_EXPORTER` set to `none`, the rest of the tests sends nothing.
 
 ## Troubleshooting
 
