@@ -12,6 +12,7 @@ from typing import Literal
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from stack.waiting import eventually
 from stagelight import _guard
 from stagelight.export.accounting import Account, Balance
 from stagelight.export.batches import BatchQueue, Limits
@@ -19,6 +20,7 @@ from stagelight.export.complaints import Complaints
 from stagelight.export.deadline import all_answered, all_within, once
 
 Mode = Literal["succeeds", "fails", "raises", "blocks"]
+PATIENCE_S = 60.0
 EXPORT_THREAD = "stagelight-export-traces"
 
 
@@ -44,7 +46,7 @@ class Exporter:
     def __call__(self, batch: Sequence[int]) -> bool:
         mode = self.mode
         if mode == "blocks":
-            self.go_on.wait(20)
+            self.go_on.wait(2 * PATIENCE_S)
         if mode == "raises":
             raise RuntimeError("no network")
         if mode == "fails":
@@ -119,7 +121,7 @@ class History:
     def settle(self) -> None:
         if self.exporter.mode == "blocks":
             self.exporter.mode = "succeeds"
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + PATIENCE_S
         while not self.queue.flush(0.05) and time.monotonic() < deadline:
             self.release()
 
@@ -162,7 +164,7 @@ def test_a_full_queue_drops_the_newest_and_counts_them() -> None:
 
     assert queue.account.balance() == Balance(7, 0, {"queue_full": 3}, 4)
     exporter.go_on.set()
-    assert queue.flush(5)
+    assert queue.flush(PATIENCE_S)
     assert exporter.accepted == [0, 1, 2, 3]
     queue.close()
 
@@ -186,7 +188,7 @@ def test_a_batch_is_bounded_in_bytes_and_an_item_too_large_goes_alone() -> None:
     for number in (20, 20, 30, 99, 10, 1):
         queue.put(number)
 
-    assert queue.flush(5)
+    assert queue.flush(PATIENCE_S)
     assert exporter.batches == [2, 1, 1, 2]
     queue.close()
 
@@ -198,7 +200,7 @@ def test_enough_items_do_not_wait() -> None:
         queue = queue_of(exporter, limits)
         for number in (21, 22, 23, 24, 25):
             queue.put(number)
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + PATIENCE_S
         while not exporter.accepted and time.monotonic() < deadline:
             time.sleep(0.002)
         assert exporter.accepted[0] == 21
@@ -216,7 +218,7 @@ def test_a_flush_keeps_its_deadline() -> None:
     sent = queue.flush(0.1)
 
     assert not sent
-    assert 0.1 <= time.monotonic() - began < 4
+    assert 0.1 <= time.monotonic() - began < PATIENCE_S
     exporter.go_on.set()
     queue.close()
 
@@ -236,7 +238,7 @@ def test_a_flush_waits_for_what_was_queued_before_it_only() -> None:
     thread = threading.Thread(target=keep_coming)
     thread.start()
     try:
-        assert queue.flush(5)
+        assert queue.flush(PATIENCE_S)
     finally:
         stop.set()
         thread.join()
@@ -265,7 +267,7 @@ def test_a_closed_queue_leaves_no_thread() -> None:
         queue.put(1)
         queue.close()
 
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + PATIENCE_S
     while {thread.ident for thread in threading.enumerate()} - before and time.monotonic() < deadline:
         time.sleep(0.005)
     assert {thread.ident for thread in threading.enumerate()} <= before
@@ -287,10 +289,10 @@ def test_an_exporter_that_ends_its_thread_does_not_end_delivery(monkeypatch: pyt
     queue.put(1)
     thread = queue._thread
     assert thread is not None
-    thread.join(5)
+    thread.join(PATIENCE_S)
     queue.put(2)
 
-    assert queue.flush(5)
+    assert queue.flush(PATIENCE_S)
     assert queue.account.balance() == Balance(2, 1, {"export_error": 1}, 0)
     queue.close()
 
@@ -309,30 +311,47 @@ def test_no_thread_can_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
         assert not queue.flush(0.01)
     queue.put(2)
 
-    assert queue.flush(5)
+    assert queue.flush(PATIENCE_S)
     assert exporter.accepted == [1, 2]
     queue.close()
 
 
 def test_all_parts_are_asked_before_the_first_is_waited_for() -> None:
     """Two slow queues take the time of one, and an early failure does not cut the others short."""
-    slow, slower, dead = Exporter(), Exporter(), Exporter()
-    slow.mode = slower.mode = dead.mode = "blocks"
-    queues = [queue_of(one, Limits(delay_s=60)) for one in (dead, slow, slower)]
+
+    class Failing:
+        def ask(self) -> int:
+            return 1
+
+        def answered(self, asked: int, timeout_s: float) -> bool:
+            return False
+
+    slow, slower = Exporter(), Exporter()
+    slow.mode = slower.mode = "blocks"
+    queues = [queue_of(one, Limits(delay_s=60)) for one in (slow, slower)]
     for queue in queues:
         queue.put(1)
-    threading.Timer(0.15, slow.go_on.set).start()
-    threading.Timer(0.15, slower.go_on.set).start()
 
+    def let_go() -> None:
+        """The first is free when the second is, which therefore must have been asked."""
+        eventually(lambda: [list(queue._items) for queue in queues], lambda waiting: not any(waiting))
+        slower.go_on.set()
+        eventually(lambda: slower.accepted, bool)
+        slow.go_on.set()
+
+    helper = threading.Thread(target=let_go)
+    helper.start()
     began = time.monotonic()
-    answered = all_answered(0.3, queues)
-
-    assert not answered
-    assert time.monotonic() - began < 4
-    assert slow.accepted == slower.accepted == [1]
-    dead.go_on.set()
+    answered = all_answered(PATIENCE_S, [Failing(), *queues])
+    took_s = time.monotonic() - began
+    accepted = [slow.accepted, slower.accepted]
+    helper.join()
     for queue in queues:
         queue.close()
+
+    assert not answered
+    assert accepted == [[1], [1]]
+    assert took_s < PATIENCE_S
 
 
 def test_works_within_a_deadline() -> None:
@@ -340,10 +359,10 @@ def test_works_within_a_deadline() -> None:
     release = threading.Event()
     began = time.monotonic()
 
-    assert all_within(1.0, [lambda left: 0 < left <= 1.0, lambda _: True])
-    assert not all_within(1.0, [lambda _: False])
-    assert not all_within(0.1, [lambda _: release.wait(20)])
-    assert time.monotonic() - began < 5
+    assert all_within(PATIENCE_S, [lambda left: 0 < left <= PATIENCE_S, lambda _: True])
+    assert not all_within(PATIENCE_S, [lambda _: False])
+    assert not all_within(0.1, [lambda _: release.wait(2 * PATIENCE_S)])
+    assert time.monotonic() - began < PATIENCE_S
     release.set()
 
 

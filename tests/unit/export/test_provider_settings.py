@@ -1,4 +1,4 @@
-"""Standard variables decide where and how telemetry leaves; a wrong one is one clear line and never an exception."""
+"""Standard variables decide where and how telemetry leaves; an exporter that cannot be made is off."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from sinks import delivering, receiving
 from stagelight import _guard
 from stagelight.export.batches import Limits
 from stagelight.export.providers import Exporters, exporters
-from stagelight.settings import SettingsError
 
 
 @pytest.fixture
@@ -19,40 +18,6 @@ def lenient() -> Iterator[None]:
     _guard.set_strict(False)
     yield
     _guard.set_strict(True)
-
-
-WRONG = [
-    ("OTEL_METRIC_EXPORT_INTERVAL", "soon"),
-    ("OTEL_METRIC_EXPORT_INTERVAL", "-1"),
-    ("OTEL_BSP_MAX_QUEUE_SIZE", "inf"),
-    ("OTEL_BLRP_MAX_EXPORT_BATCH_SIZE", "0"),
-    ("OTEL_SPAN_EVENT_COUNT_LIMIT", "many"),
-    ("OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT", "-5"),
-    ("OTEL_LOGRECORD_ATTRIBUTE_COUNT_LIMIT", "few"),
-    ("OTEL_METRICS_EXEMPLAR_FILTER", "some"),
-]
-
-
-@pytest.mark.parametrize(("variable", "value"), WRONG)
-@pytest.mark.usefixtures("lenient")
-def test_a_wrong_value_is_one_line_and_the_default(variable: str, value: str, caplog: pytest.LogCaptureFixture) -> None:
-    """The line names variable and value; everything is delivered all the same."""
-    with receiving() as sink, delivering(sink.http, **{variable: value}) as (providers, _):
-        providers.tracer_provider.get_tracer("app").start_span("step").end()
-        providers.logger_provider.get_logger("app").emit(LogRecord(body="line"))
-        assert providers.flush(5)
-
-    lines = [record.getMessage() for record in caplog.records]
-    assert lines
-    assert all(variable in line and value in line for line in lines)
-    assert (len(sink.spans), len(sink.logs), bool(sink.pushes)) == (1, 1, True)
-
-
-@pytest.mark.parametrize(("variable", "value"), WRONG)
-def test_a_wrong_value_is_fatal_when_strict(variable: str, value: str) -> None:
-    """Strict mode raises with the same words."""
-    with pytest.raises(SettingsError, match=variable), delivering("http://127.0.0.1:9", **{variable: value}):
-        pass
 
 
 @pytest.mark.usefixtures("lenient")
@@ -86,7 +51,7 @@ def test_a_signal_may_be_switched_off() -> None:
     ):
         providers.tracer_provider.get_tracer("app").start_span("step").end()
         providers.logger_provider.get_logger("app").emit(LogRecord(body="line"))
-        assert providers.flush(5)
+        assert providers.flush(60)
         assert set(providers.balances) == {"logs"}
     assert (len(sink.spans), len(sink.logs), len(sink.pushes)) == (0, 1, 0)
 
