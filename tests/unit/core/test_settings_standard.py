@@ -27,6 +27,15 @@ ACCEPTED = [
     {"OTEL_PROPAGATORS": "none"},
     {"OTEL_RESOURCE_ATTRIBUTES": "service.version=1,team=a%20b"},
     {"OTEL_SERVICE_NAME": "shop"},
+    {"OTEL_RESOURCE_ATTRIBUTES": "a=b,"},
+    {"OTEL_EXPERIMENTAL_RESOURCE_DETECTORS": "process, *"},
+    {"OTEL_PYTHON_EXCLUDED_URLS": "health,^/metrics$"},
+    {"OTEL_SEMCONV_STABILITY_OPT_IN": "http/dup,gen_ai_latest_experimental"},
+    {"OTEL_SDK_DISABLED": "False"},
+    {"OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE": "DELTA"},
+    {"OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION": "BASE2_exponential_bucket_histogram"},
+    {"OTEL_BSP_MAX_QUEUE_SIZE": "1", "OTEL_BSP_SCHEDULE_DELAY": "0.5"},
+    {"OTEL_PYTHON_EXPORTER_OTLP_GRPC_CREDENTIAL_PROVIDER": "used by gRPC only"},
     {ENDPOINT: "  "},
 ]
 
@@ -56,6 +65,11 @@ REFUSED = [
     ("OTEL_TRACES_SAMPLER", "half", "'half'", []),
     ("OTEL_PROPAGATORS", "tracecontext,b33", "'tracecontext,b33'", []),
     ("OTEL_RESOURCE_ATTRIBUTES", "version 1", "'version 1'", []),
+    ("OTEL_RESOURCE_ATTRIBUTES", "a=b,c", "'a=b,c'", []),
+    ("OTEL_PYTHON_EXPORTER_OTLP_HTTP_LOGS_CREDENTIAL_PROVIDER", "nobody", "'nobody'", ["logs"]),
+    ("OTEL_BLRP_MAX_QUEUE_SIZE", "0.5", "'0.5'", []),
+    ("OTEL_METRIC_EXPORT_TIMEOUT", "0", "'0'", []),
+    ("OTEL_SPAN_LINK_COUNT_LIMIT", "-1", "'-1'", []),
 ]
 
 

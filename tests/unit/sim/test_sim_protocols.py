@@ -37,7 +37,7 @@ def sim() -> Iterator[Simulator]:
 
 @pytest.fixture(scope="module")
 def client(sim: Simulator) -> Iterator[OpenAI]:
-    with OpenAI(base_url=sim.url, api_key="any", max_retries=0, timeout=10) as made:
+    with OpenAI(base_url=sim.url, api_key="any", max_retries=0, timeout=60) as made:
         yield made
 
 

@@ -4,7 +4,6 @@ import io
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -16,6 +15,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from stack.substitution import free_port
 from stagelight.sim import Fault, Scenario, Simulator
 from stagelight.sim.language import closest_sentences, sentences
 from stagelight.sim.scenario import Rule
@@ -23,11 +23,6 @@ from stagelight.sim.scenario import Rule
 EXAMPLE = Path(__file__).parents[3] / "examples" / "voice_assistant"
 ASKED = {"question": "Can turns nest?", "conversation_id": "c-1", "user_id": "u-1", "tenant": "acme"}
 ANSWER = "Turns may nest: an inner turn is a child of the outer one."
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        return int(listening.getsockname()[1])
 
 
 @contextmanager
@@ -40,10 +35,10 @@ def running(sim: Simulator, **settings: str) -> Iterator[httpx.Client]:
     with (
         tempfile.TemporaryFile("w+") as errors,
         subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=errors) as process,
-        httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=20) as client,
+        httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client,
     ):
         try:
-            deadline = time.monotonic() + 30
+            deadline = time.monotonic() + 120
             while not is_healthy(client):
                 if process.poll() is not None:
                     errors.seek(0)
@@ -53,7 +48,7 @@ def running(sim: Simulator, **settings: str) -> Iterator[httpx.Client]:
             yield client
         finally:
             process.send_signal(signal.SIGINT)
-            process.wait(15)
+            process.wait(60)
 
 
 def is_healthy(client: httpx.Client) -> bool:
