@@ -136,21 +136,15 @@ def test_samples(tmp_path: Path) -> None:
 
 
 def test_tempo_refuses_what_it_cannot_take() -> None:
-    """No limit that discards what was acknowledged; those that refuse are Tempo's own, and say when to try again.
-
-    That Tempo follows it is not proven here either.
-    """
+    """No limit that discards what was acknowledged; those that refuse are Tempo's own, and say when to try again."""
     tempo = yaml.safe_load((ROOT / "tempo" / "tempo.yaml").read_text())
 
     assert tempo["overrides"]["defaults"]["ingestion"] == {"max_traces_per_user": 0}
     assert "retry_after_on_resource_exhausted" not in tempo["distributor"]  # five seconds by default
 
 
-def test_traces_are_kept_two_weeks() -> None:
-    """Tempo's file says 14 days where its scheduler and where its worker read it.
-
-    That Tempo follows it is not proven here: no test has run it for longer than minutes.
-    """
+def test_scheduler_and_worker_of_tempo_agree() -> None:
+    """Tempo's file says 14 days in both places; that Tempo follows it is in test_retention_of_traces.py."""
     tempo = yaml.safe_load((ROOT / "tempo" / "tempo.yaml").read_text())
     scheduler = tempo["backend_scheduler"]["provider"]["compaction"]["compaction"]["block_retention"]
 
