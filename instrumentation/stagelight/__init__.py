@@ -1,5 +1,10 @@
 """Stagelight: OpenTelemetry-native observability for AI applications."""
 
+# ruff: noqa: E402 - the first import has to come before all others
+from stagelight.standard import load_api as _load_api
+
+_load_api()  # before any module of this package imports it
+
 from stagelight._version import __version__
 from stagelight.configure import configure, flush, shutdown
 from stagelight.stages import (

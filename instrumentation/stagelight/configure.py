@@ -128,14 +128,14 @@ def _begin(given: Mapping[str, Any], *, waits: bool) -> Configured:
     if chosen.strict:
         _guard.set_strict(True)
     chosen, unreadable = _readable(chosen, given)
-    problems += unreadable + standard.problems(os.environ)
+    problems += unreadable + standard.problems(standard.given())
     for problem in problems:
         if _guard.strict():
             raise SettingsError(problem.message)
         logger.error("%s; continuing without it", problem.message)
     _first = waits
-    standard.load_propagators()
-    with standard.withheld(*_NAMED_PROVIDERS):
+    standard.correct()
+    with standard.withheld(*_NAMED_PROVIDERS, *standard.refused()):
         _configured = _set_up(chosen, problems)
     return _configured
 
@@ -187,7 +187,7 @@ def _set_up(settings: Settings, problems: tuple[Problem, ...]) -> Configured:
 
 
 def _propagate() -> None:
-    # Imported here: with a wrong OTEL_PROPAGATORS, the import is safe only once OpenTelemetry has been imported.
+    # Imported here, where a wrong OTEL_PROPAGATORS that was set after the import of this package is withheld.
     from stagelight import propagation
 
     propagation.install()

@@ -18,18 +18,16 @@ from typing import Any, Final, NoReturn
 
 from opentelemetry.instrumentation.distro import BaseDistro  # type: ignore[attr-defined]  # not in its __all__
 
-from stagelight import instrumentations
+from stagelight import instrumentations, standard
 from stagelight._guard import guard
 from stagelight.configure import set_up_first
 from stagelight.export.urls import remove_secrets
 from stagelight.settings import SettingsError
 
-__all__ = ["AUTOPATH", "CHOICE", "NAME", "StagelightConfigurator", "StagelightDistro", "activate"]
+__all__ = ["AUTOPATH", "NAME", "StagelightConfigurator", "StagelightDistro", "activate"]
 
 NAME: Final = "stagelight"
 """Of both entry points."""
-CHOICE: Final = ("OTEL_PYTHON_DISTRO", "OTEL_PYTHON_CONFIGURATOR")
-"""The variables that choose them."""
 AUTOPATH: Final = Path(__file__).parent / "autopath"
 """The folder whose ``sitecustomize`` activates; it goes onto ``PYTHONPATH``."""
 
@@ -164,12 +162,13 @@ def activate() -> None:
     """Do what ``opentelemetry-instrument`` does, in this process, with this distribution unless another is chosen."""
     from opentelemetry.instrumentation.auto_instrumentation import initialize
 
-    others = os.environ.get(CHOICE[0], "").strip() not in {"", NAME}
-    ours = () if others else tuple(variable for variable in CHOICE if not os.environ.get(variable, "").strip())
-    os.environ.update(dict.fromkeys(ours, NAME))
-    try:
-        initialize()
-    finally:
-        for variable in ours:
-            del os.environ[variable]
-    _set_up()  # joins, where another distribution was chosen
+    with standard.withheld(*standard.refused(*standard.CHOICE, standard.GEVENT)):
+        others = os.environ.get(standard.CHOICE[0], "").strip() not in {"", NAME}
+        ours = () if others else tuple(name for name in standard.CHOICE if name not in os.environ)
+        os.environ.update(dict.fromkeys(ours, NAME))
+        try:
+            initialize()
+        finally:
+            for name in ours:
+                del os.environ[name]
+        _set_up()  # joins, where another distribution was chosen

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import Final
 
 from stagelight.settings import ROWS, table
-from stagelight.standard import NUMBERS, StandardRow
+from stagelight.standard import NUMBERS, OFFICIAL, StandardRow
 from stagelight.standard import ROWS as STANDARD
 
 __all__ = ["page"]
@@ -36,12 +36,21 @@ common one. With a wrong endpoint, header, time, compression, certificate or exp
 """
 
 _NUMBERS: Final = """
-Of the other standard variables, these have defaults of ours or are the ones most often changed:
+Bounds, times and kinds of metrics. The defaults are those in force, some of them ours:
+"""
+
+_OFFICIAL: Final = """
+What the official instrumentations read, and what has no effect here:
 """
 
 _END: Final = """
-What the official instrumentations read works as they document it, for example `OTEL_PYTHON_EXCLUDED_URLS`,
-`OTEL_INSTRUMENTATION_HTTP_CAPTURE_HEADERS_SERVER_REQUEST` and `OTEL_SEMCONV_STABILITY_OPT_IN`.
+Other variables that an instrumentation reads work as it documents them. Of lists, the parts that are accepted keep
+their effect, but for propagators and exporters. A variable without a value is not set.
+
+`opentelemetry-instrument` imports OpenTelemetry before Stagelight is found: it ends at once with a wrong
+`OTEL_PROPAGATORS`, takes OpenTelemetry's own distribution with a wrong `OTEL_PYTHON_DISTRO`, and has words of its own
+about a wrong `OTEL_PYTHON_CONTEXT`, `OTEL_PYTHON_CONFIGURATOR` or
+`OTEL_PYTHON_AUTO_INSTRUMENTATION_EXPERIMENTAL_GEVENT_PATCH`.
 
 ## Verify
 
@@ -53,7 +62,19 @@ def page() -> str:
     """The page as it should be."""
     keywords = ["| keyword | variable |", "|---|---|", *(f"| `{row.field}` | `{row.variable}` |" for row in ROWS)]
     own = f"{_HEAD}\n{table()}\n\n" + "\n".join(keywords) + "\n"
-    return own + _STANDARD + "\n" + _table(STANDARD) + _NUMBERS + "\n" + _table(NUMBERS) + _END
+    return (
+        own
+        + _STANDARD
+        + "\n"
+        + _table(STANDARD)
+        + _NUMBERS
+        + "\n"
+        + _table(NUMBERS)
+        + _OFFICIAL
+        + "\n"
+        + _table(OFFICIAL)
+        + _END
+    )
 
 
 def _table(rows: Iterable[StandardRow]) -> str:

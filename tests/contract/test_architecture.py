@@ -34,6 +34,7 @@ ORDER = (
     "redaction",
     "_request_rules",
     "settings",
+    "_accepted",
     "standard",
     "settings_page",
     "_forks",

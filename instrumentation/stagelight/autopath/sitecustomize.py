@@ -41,9 +41,6 @@ def _activate() -> None:
     # What is started meanwhile must not activate in turn.
     os.environ["PYTHONPATH"] = os.pathsep.join(part for part in (path or "").split(os.pathsep) if part != HERE)
     try:
-        from stagelight.standard import load_propagators
-
-        load_propagators()
         from stagelight.distro import activate
 
         activate()

@@ -10,6 +10,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from datetime import UTC, datetime
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -26,9 +27,9 @@ from stagelight.cli.options import SOURCE_VARIABLE, opened_source
 from stagelight.cli.output import BAD, DIM, STRONG, WARN, Cell, Screen
 from stagelight.cli.prices import load_prices
 from stagelight.cli.reading import contents, print_json
-from stagelight.cli.run import CHOICE, NAME
+from stagelight.cli.run import NAME
 from stagelight.cli.up import TOKEN_VARIABLE
-from stagelight.cli.variables import shown_endpoint, shown_hosts, unknown, wrong
+from stagelight.cli.variables import shown_endpoint, shown_hosts, unknown
 from stagelight.conventions import attributes as names
 from stagelight.embedded.options import GRPC_PORT, HTTP_PORT, is_loopback
 from stagelight.sources.format import ago, counted
@@ -117,7 +118,7 @@ def _activation() -> Iterator[Finding]:
     first = winner()
     if first != NAME:
         who = f"the distribution {first!r} wins" if first else "no distribution of this name is installed"
-        choice = " ".join(f"{variable}={NAME}" for variable in CHOICE)
+        choice = " ".join(f"{variable}={NAME}" for variable in standard.CHOICE)
         yield Finding("opentelemetry-instrument", "warning", f"{who}, not Stagelight", f"export {choice}")
 
 
@@ -137,7 +138,7 @@ def _export() -> Iterator[Finding]:
     else:
         yield Finding(ENDPOINT, "ok", shown_endpoint(endpoint))
     protocol = os.environ.get(PROTOCOL, "").strip()
-    if protocol and protocol not in {"http/protobuf", "http/json", "grpc"}:
+    if protocol and protocol not in {"http/protobuf", "grpc"}:
         yield Finding(PROTOCOL, "problem", repr(protocol), "set it to http/protobuf or grpc, or unset it")
     else:
         yield Finding(PROTOCOL, "ok", protocol or "not set: http/protobuf")
@@ -169,8 +170,6 @@ def _own_settings() -> Iterator[Finding]:
 
 
 def _standard_settings() -> Iterator[Finding]:
-    for item in wrong():
-        yield Finding(item.variable, "problem", f"{item.found} is not accepted", f"accepted: {item.accepted}")
     for problem in standard.problems(os.environ):
         if problem.variable not in {ENDPOINT, PROTOCOL}:  # these are always shown
             found, _, accepted = problem.message.removeprefix(f"{problem.variable}: ").partition("; ")
@@ -193,22 +192,19 @@ def _ids() -> Iterator[Finding]:
 
 def _database(args: argparse.Namespace) -> Iterator[Finding]:
     try:
-        source = opened_source(args)
+        with closing(opened_source(args)) as source:
+            held = source.describe()
     except SourceUnavailable as error:
         yield Finding("database", "warning", str(error))
         return
-    try:
-        held = source.describe()
-    finally:
-        source.close()
-    size = f"{held.size_bytes / (1 << 20):,.1f} MiB"
     if held.newest_ns is None:
         yield Finding(
             "database", "warning", f"{held.location}: empty", "start an application that sends to `stagelight up`"
         )
     else:
         newest = ago(held.newest_ns, time.time_ns())
-        yield Finding("database", "ok", f"{held.location}: {contents(held)}, {size}, newest {newest}")
+        size = "" if held.size_bytes is None else f"{contents(held)}, {held.size_bytes / (1 << 20):,.1f} MiB, "
+        yield Finding("database", "ok", f"{held.location}: {size}newest {newest}")
 
 
 def _server() -> Iterator[Finding]:

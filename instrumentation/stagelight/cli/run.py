@@ -10,12 +10,11 @@ from typing import Final
 
 from stagelight.cli.autopath import first_on_the_path
 from stagelight.cli.failures import CommandError, ExitCode
+from stagelight.standard import CHOICE
 
-__all__ = ["CHOICE", "NAME", "add_arguments", "run"]
+__all__ = ["NAME", "add_arguments", "run"]
 
 NAME: Final = "stagelight"
-CHOICE: Final = ("OTEL_PYTHON_DISTRO", "OTEL_PYTHON_CONFIGURATOR")
-"""Variables by which ``opentelemetry-instrument``, also one inside the command, takes our distribution."""
 
 _EXAMPLES = """\
 Examples:
@@ -44,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
     program = shutil.which(words[0])
     if program is None:
         raise CommandError(f"{words[0]!r} is no program that can be run")
-    os.environ.update(dict.fromkeys(CHOICE, NAME))
+    os.environ.update(dict.fromkeys(CHOICE, NAME))  # also for an `opentelemetry-instrument` inside the command
     os.environ["PYTHONPATH"] = first_on_the_path(os.environ.get("PYTHONPATH", ""))
     sys.stdout.flush()
     try:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import math
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import partial
@@ -24,7 +22,7 @@ from opentelemetry.sdk.trace import SpanLimits
 from opentelemetry.sdk.trace.export import SpanExporter
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
-from stagelight._guard import guard, quietly, strict
+from stagelight._guard import guard, quietly
 from stagelight.export.accounting import Balance, Signal
 from stagelight.export.accumulators import Accumulators, Measurements
 from stagelight.export.batches import BatchQueue, Limits
@@ -39,7 +37,6 @@ from stagelight.export.reader import PushReader
 from stagelight.export.sampling import id_generator, sampler
 from stagelight.export.succession import Loggers, Meters, Tracers
 from stagelight.export.urls import SecretUrls
-from stagelight.settings import SettingsError
 
 __all__ = ["Exporters", "Providers", "build", "exporters"]
 
@@ -54,9 +51,6 @@ VALUE_CHARACTERS = 8192
 
 _LENGTH_LIMITS = ("OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT", "OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT")
 
-_ITEMS = 128
-"""OpenTelemetry's default number of attributes, events and links."""
-
 _FILTERS: Mapping[Measurements, type[ExemplarFilter]] = {
     "sampled": TraceBasedExemplarFilter,
     "all": AlwaysOnExemplarFilter,
@@ -64,8 +58,6 @@ _FILTERS: Mapping[Measurements, type[ExemplarFilter]] = {
 }
 
 _MEASUREMENTS: Mapping[str, Measurements] = {"trace_based": "sampled", "always_on": "all", "always_off": "none"}
-
-logger = logging.getLogger("stagelight")
 
 
 class Exporters(NamedTuple):
@@ -104,7 +96,7 @@ class Providers:
             id_generator=id_generator(os.environ),
             span_limits=_span_limits(),
         )
-        self.logger_provider = Loggers(resource=resource, shutdown_on_exit=False, log_record_limits=_log_limits())
+        self.logger_provider = Loggers(resource=resource, shutdown_on_exit=False, log_record_limits=LogRecordLimits())
         self.tracer_provider.add_own(SecretUrls())
         if self._spans is not None:
             self.tracer_provider.add_own(self._spans)
@@ -196,63 +188,26 @@ def _flush(guest: Any, left_s: float) -> bool:
     return guest.force_flush(int(left_s * 1000)) is not False  # some return nothing
 
 
-def _not_accepted(message: str) -> None:
-    """A wrong variable is one clear line; fatal when strict."""
-    if strict():
-        raise SettingsError(message)
-    logger.error(message)
-
-
 def _number(variable: str, default: float) -> float:
-    given = os.environ.get(variable, "").strip()
-    if not given:
-        return default
-    try:
-        value = float(given)
-    except ValueError:
-        value = math.nan
-    if 0 < value < math.inf:
-        return value
-    _not_accepted(f"{variable}: {given!r} is not accepted; accepted: a number above 0; using {default:g}")
-    return default
-
-
-def _items(variable: str, default: int) -> int:
-    return max(1, int(_number(variable, default)))  # none would be a queue that drops everything
+    return float(os.environ.get(variable, "").strip() or default)
 
 
 def _span_limits() -> SpanLimits:
     """The standard limits; where none is set for lengths, one of ours."""
     limited = any(os.environ.get(variable, "").strip() for variable in _LENGTH_LIMITS)
-    try:
-        return SpanLimits(max_attribute_length=None if limited else VALUE_CHARACTERS)
-    except ValueError as error:
-        _not_accepted(f"{error}; using the defaults")
-        return SpanLimits(_ITEMS, _ITEMS, _ITEMS, _ITEMS, _ITEMS, _ITEMS, VALUE_CHARACTERS, VALUE_CHARACTERS)
-
-
-def _log_limits() -> LogRecordLimits:
-    try:
-        return LogRecordLimits()
-    except ValueError as error:
-        _not_accepted(f"{error}; using the defaults")
-        none = LogRecordLimits.UNSET
-        return LogRecordLimits(_ITEMS, none, _ITEMS, none)
+    return SpanLimits(max_attribute_length=None if limited else VALUE_CHARACTERS)
 
 
 def _measurements() -> Measurements:
-    variable, default = "OTEL_METRICS_EXEMPLAR_FILTER", "trace_based"
-    given = os.environ.get(variable, "").strip().lower() or default
-    if given not in _MEASUREMENTS:
-        _not_accepted(f"{variable}: {given!r} is not accepted; accepted: {', '.join(_MEASUREMENTS)}; using {default}")
-    return _MEASUREMENTS.get(given, _MEASUREMENTS[default])
+    given = os.environ.get("OTEL_METRICS_EXEMPLAR_FILTER", "").strip().lower()
+    return _MEASUREMENTS[given or "trace_based"]
 
 
 def _limits(prefix: str) -> Limits:
     default = Limits()
     return default._replace(
-        items=_items(f"{prefix}_MAX_QUEUE_SIZE", default.items),
-        batch=_items(f"{prefix}_MAX_EXPORT_BATCH_SIZE", default.batch),
+        items=int(_number(f"{prefix}_MAX_QUEUE_SIZE", default.items)),
+        batch=int(_number(f"{prefix}_MAX_EXPORT_BATCH_SIZE", default.batch)),
         delay_s=_number(f"{prefix}_SCHEDULE_DELAY", default.delay_s * 1000) / 1000,
     )
 

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from opentelemetry.sdk.trace.id_generator import IdGenerator
-from opentelemetry.sdk.trace.sampling import DEFAULT_ON, Sampler
+from opentelemetry.sdk.trace.sampling import ALWAYS_ON, DEFAULT_ON, Sampler
 
 from stagelight import standard
 from stagelight._guard import quietly
@@ -19,27 +19,28 @@ __all__ = ["id_generator", "sampler"]
 
 _VARIABLE = "OTEL_TRACES_SAMPLER"
 _IDS = "OTEL_PYTHON_ID_GENERATOR"
+_RATIOS: Mapping[str, Sampler] = {"traceidratio": ALWAYS_ON, "parentbased_traceidratio": DEFAULT_ON}
 
 
 def sampler(environment: Mapping[str, str]) -> Sampler | None:
     """The sampler to use; ``None`` leaves the choice to the SDK, which reads the same variables.
 
-    A wrong name or share keeps everything, as the standard's default does.
+    A ratio without a share keeps everything, as the standard says; the SDK would do so too, and complain.
     """
-    if any(problem.variable.startswith(_VARIABLE) for problem in standard.problems(environment)):
-        return DEFAULT_ON
     name = environment.get(_VARIABLE, "").strip()
+    argument = environment.get(f"{_VARIABLE}_ARG")
+    if name.lower() in _RATIOS and argument is None:
+        return _RATIOS[name.lower()]
     if not name or name.lower() in standard.SAMPLERS:
         return None
     kept: Sampler = DEFAULT_ON
-    argument = environment.get(f"{_VARIABLE}_ARG")
     return quietly("load the sampler", partial(_made, "opentelemetry_traces_sampler", name, argument), kept)
 
 
 def id_generator(environment: Mapping[str, str]) -> IdGenerator | None:
     """The generator of ids to use; ``None`` leaves them to the SDK, whose ids are random."""
     name = environment.get(_IDS, "").strip()
-    if not name or any(problem.variable == _IDS for problem in standard.problems(environment)):
+    if not name:
         return None
     none: IdGenerator | None = None
     return quietly("load the generator of ids", partial(_made, "opentelemetry_id_generator", name), none)

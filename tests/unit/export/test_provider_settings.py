@@ -6,10 +6,12 @@ from collections.abc import Iterator
 
 import pytest
 from opentelemetry._logs import LogRecord
+from opentelemetry.sdk.trace.sampling import ALWAYS_ON, DEFAULT_ON, Sampler
 from sinks import delivering, receiving
 from stagelight import _guard
 from stagelight.export.batches import Limits
 from stagelight.export.providers import Exporters, exporters
+from stagelight.export.sampling import sampler
 
 
 @pytest.fixture
@@ -69,3 +71,12 @@ def test_bounds_follow_the_standard_variables() -> None:
 
     assert spans == Limits(items=100, batch=10, delay_s=0.25)
     assert logs == Limits(items=7)
+
+
+@pytest.mark.parametrize(
+    ("name", "kept"), [("traceidratio", ALWAYS_ON), ("ParentBased_TraceIdRatio", DEFAULT_ON), ("always_off", None)]
+)
+def test_a_ratio_without_a_share_keeps_everything(name: str, kept: Sampler | None) -> None:
+    """As the standard says; the SDK, which makes the other samplers, would complain."""
+    assert sampler({"OTEL_TRACES_SAMPLER": name}) is kept
+    assert sampler({"OTEL_TRACES_SAMPLER": name, "OTEL_TRACES_SAMPLER_ARG": "0.5"}) is None
