@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
     by = cast("CostDimension", args.by)
     with reading(args) as source:
         rows = source.cost(span, by, tz=time_zone(args))
-        turns = source.totals(span).turns
+        turns = source.count_turns(span) or 0
         shown = rows[-args.limit :] if by == "day" else rows[: args.limit]
         if args.json:
             total = _total(rows, turns)

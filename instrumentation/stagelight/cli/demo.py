@@ -168,7 +168,7 @@ def _arrived(source: Source, begin_ns: int, turns: int) -> Window:
     while True:
         window = Window(begin_ns, time.time_ns() + 1)
         found, stored = source.totals(window), source.describe()
-        now = stored.spans + stored.usage
+        now = (stored.spans or 0) + (stored.usage or 0)
         if (found.turns >= turns and now == before) or time.monotonic() > deadline:
             return window
         before = now

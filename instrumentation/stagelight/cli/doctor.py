@@ -11,6 +11,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
+from contextlib import closing
 from datetime import UTC, datetime
 from importlib.metadata import version
 from importlib.util import find_spec

@@ -33,6 +33,9 @@ _NO_DATA_YET = (
     'The database is empty. Run `stagelight up`, then `eval "$(stagelight env)"` where your application starts; '
     "or see it work first: `stagelight demo`."
 )
+_NO_DATA_IN_STACK = (
+    'The stack has no telemetry yet. Run `eval "$(docker compose run --rm setup env)"` where your application starts.'
+)
 
 
 @contextmanager
@@ -68,7 +71,7 @@ def print_json(document: Mapping[str, Json], *, indent: int | None = 2) -> None:
 def window_document(source: Source, window: Window, rows: Sequence[Any], **more: Any) -> dict[str, Json]:
     """The JSON document of a list: where and when was read, further keys, and the rows."""
     return {
-        "source": source.describe().location,
+        "source": source.location,
         "since_ns": window.since_ns,
         "until_ns": window.until_ns,
         **{key: json_value(value) for key, value in more.items()},
@@ -89,19 +92,22 @@ def say_nothing_found(source: Source, args: argparse.Namespace, window: Window, 
     screen = Screen()
     screen.line(f"No {what} between {clock(window.since_ns, args.utc)} and {clock(window.until_ns, args.utc)}.")
     held = source.describe()
+    is_stack = "://" in held.location
     if held.oldest_ns is None or held.newest_ns is None:
-        screen.line(_NO_DATA_YET)
+        screen.line(_NO_DATA_IN_STACK if is_stack else _NO_DATA_YET)
     elif held.newest_ns < window.since_ns or held.oldest_ns >= window.until_ns:
         oldest, newest = clock(held.oldest_ns, args.utc), clock(held.newest_ns, args.utc)
-        screen.line(f"The database has data from {oldest} to {newest}: widen the range, `--since all`.")
+        where = "stack" if is_stack else "database"
+        screen.line(f"The {where} has data from {oldest} to {newest}: widen the range, `--since all`.")
     else:
         screen.line(advice)
-    screen.line(Cell(f"{held.location}: {contents(held)}", DIM))
+    screen.line(Cell(": ".join(filter(None, (held.location, contents(held)))), DIM))
 
 
 def contents(held: Description) -> str:
-    """How much a source holds, in words."""
-    return f"{counted(held.spans, 'span')}, {counted(held.usage, 'usage record')}, {counted(held.logs, 'log line')}"
+    """How much a source holds, in words; nothing where it is not counted."""
+    numbers = ((held.spans, "span"), (held.usage, "usage record"), (held.logs, "log line"))
+    return ", ".join(counted(number, noun) for number, noun in numbers if number is not None)
 
 
 def more_than(shown: int, order: str) -> str:

@@ -60,11 +60,11 @@ def _show(args: argparse.Namespace, source: Source) -> int:
         raise CommandError(str(error), ExitCode.USAGE) from error
     if trace is None:
         raise CommandError(
-            f"no trace in {source.describe().location} has an id that begins with {args.trace!r}; "
+            f"no trace in {source.location} has an id that begins with {args.trace!r}; "
             "`stagelight traces --since all` lists them"
         )
     if args.json:
-        print_json({"source": source.describe().location, "trace": json_value(trace)})
+        print_json({"source": source.location, "trace": json_value(trace)})
     else:
         draw(Screen(), trace, utc=args.utc, limit=args.limit or _SPANS)
     return ExitCode.DONE

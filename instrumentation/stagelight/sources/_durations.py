@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
 from stagelight.sources.model import LatencyDimension, LatencyRow, Window
 
-__all__ = ["latency_rows", "percentile"]
+__all__ = ["latency_rows", "percentile", "percentiles_of"]
 
 _Number = TypeVar("_Number", int, float)
 
@@ -32,12 +32,18 @@ def percentile(ordered: Sequence[_Number], percent: int) -> _Number | None:
 def latency_rows(connection: sqlite3.Connection, window: Window, by: LatencyDimension) -> list[LatencyRow]:
     """Durations per stage, or per model of the calls that have one; slowest p95 first."""
     condition = "stage IS NOT NULL" if by == "stage" else "model IS NOT NULL AND stage NOT IN ('turn', 'job')"
-    samples: dict[str, _Sample] = {}
-    for key, duration_ns, failed, first_s in connection.execute(
+    calls = connection.execute(
         f"SELECT {by}, duration_ns, failed, coalesce(first_token_s, first_chunk_s) "  # noqa: S608 (our own names)
         f"FROM spans INDEXED BY spans_time WHERE start_ns >= ? AND start_ns < ? AND {condition}",
         (window.since_ns, window.until_ns),
-    ):
+    )
+    return percentiles_of(calls)
+
+
+def percentiles_of(calls: Iterable[tuple[str, int, int, float | None]]) -> list[LatencyRow]:
+    """Percentiles of calls given as key, duration in ns, 1 if failed, and seconds to the first; slowest p95 first."""
+    samples: dict[str, _Sample] = {}
+    for key, duration_ns, failed, first_s in calls:
         sample = samples.get(key)
         if sample is None:
             sample = samples[key] = _Sample()

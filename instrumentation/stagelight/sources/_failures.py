@@ -10,7 +10,7 @@ from stagelight.conventions import attributes as names
 from stagelight.conventions import values
 from stagelight.sources.model import UNKNOWN_KEY, ErrorRow, Window
 
-__all__ = ["Origin", "error_rows", "origins", "origins_of_trace"]
+__all__ = ["Origin", "error_rows", "kinds_of", "origins", "origins_of_trace", "without_caused"]
 
 # A vector database's name is no promoted column; failed spans are few enough to look into their JSON, where it
 # may be anything.
@@ -50,15 +50,16 @@ def origins(connection: sqlite3.Connection, window: Window) -> list[Origin]:
     A span counts when it has a stage or is a root, and no such span below it failed in an unbroken chain of failures.
     The server's span around a turn that did not fail is no failure: the caller hung up, and the turn says so.
     """
-    return _origins(Origin(*row) for row in connection.execute(_OF_WINDOW, (window.since_ns, window.until_ns)))
+    return without_caused(Origin(*row) for row in connection.execute(_OF_WINDOW, (window.since_ns, window.until_ns)))
 
 
 def origins_of_trace(connection: sqlite3.Connection, trace_id: bytes) -> list[Origin]:
     """Failures of one trace in order of time, by the same rules."""
-    return _origins(Origin(*row) for row in connection.execute(_OF_TRACE, (trace_id,)))
+    return without_caused(Origin(*row) for row in connection.execute(_OF_TRACE, (trace_id,)))
 
 
-def _origins(spans: Iterable[Origin]) -> list[Origin]:
+def without_caused(spans: Iterable[Origin]) -> list[Origin]:
+    """Of failed spans in order of time, those that did not fail because of one below them."""
     failed = list(spans)
     by_id = {(span.trace_id, span.span_id): span for span in failed}
     caused: set[tuple[bytes, bytes]] = set()
@@ -78,8 +79,13 @@ def _origins(spans: Iterable[Origin]) -> list[Origin]:
 
 def error_rows(connection: sqlite3.Connection, window: Window) -> list[ErrorRow]:
     """Failures by kind, most frequent first."""
+    return kinds_of(origins(connection, window))
+
+
+def kinds_of(found: Iterable[Origin]) -> list[ErrorRow]:
+    """Origins in order of time by kind, most frequent first."""
     kinds: dict[tuple[str | None, ...], list[Origin]] = {}
-    for span in origins(connection, window):
+    for span in found:
         kinds.setdefault((span.stage, span.provider, span.model, span.error_type, span.outcome), []).append(span)
     rows = [
         ErrorRow(

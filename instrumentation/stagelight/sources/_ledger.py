@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, time, timedelta, tzinfo
-from decimal import Context, Decimal
+from collections.abc import Iterator, Mapping
+from datetime import tzinfo
+from decimal import Decimal
 from typing import Any, Final
 
 from stagelight.conventions.attributes import STAGELIGHT_COST_COMPONENTS
+from stagelight.sources._spend import DATES_NS, Spend, Used, by_cost, days, exact_sum
 from stagelight.sources._turns import TURN_IS_TOP
 from stagelight.sources.model import UNKNOWN_KEY, CostDimension, CostRow, LedgerRow, Window
 
-__all__ = ["Spend", "cost_rows", "exact_sum", "ledger_rows", "spend"]
+__all__ = ["cost_rows", "count_turns", "ledger_rows", "spend"]
 
-_WIDE: Final = Context(prec=800)  # holds a sum of doubles of any size without rounding
-_ZERO: Final = Decimal(0)
 _COMPONENT: Final = f"{STAGELIGHT_COST_COMPONENTS}."
 
 _COLUMNS: Final[Mapping[CostDimension, str]] = {
@@ -34,62 +31,6 @@ _COUNT_SUMS: Final = ", ".join(
     f"sum({column} >> 32), sum({column} & 4294967295)"
     for column in ("input_tokens", "output_tokens", "cached_tokens", "characters")
 )
-_DATES_NS: Final = 253_402_214_400 * 1_000_000_000  # 9999-12-31: beyond it there are no dates
-
-
-@dataclass(slots=True)
-class Spend:
-    """Sums over calls."""
-
-    calls: int = 0
-    input_tokens: int = 0
-    output_tokens: int = 0
-    cached_tokens: int = 0
-    characters: int = 0
-    audio_seconds: float = 0.0
-    cost: Decimal = _ZERO
-    statuses: Counter[str] = field(default_factory=Counter)
-    reasons: Counter[str] = field(default_factory=Counter)
-    missing: Counter[str] = field(default_factory=Counter)
-
-    @property
-    def unpriced(self) -> int:
-        """Calls without any amount."""
-        return self.statuses["unpriced"]
-
-    @property
-    def partial(self) -> int:
-        """Calls whose amount is a lower bound."""
-        return self.statuses["partial"]
-
-    def row(self, key: str, turns: int) -> CostRow:
-        """These sums under a key."""
-        return CostRow(
-            key=key,
-            calls=self.calls,
-            input_tokens=self.input_tokens,
-            output_tokens=self.output_tokens,
-            cached_tokens=self.cached_tokens,
-            characters=self.characters,
-            audio_seconds=self.audio_seconds,
-            cost=self.cost,
-            exact=self.statuses["exact"],
-            estimated=self.statuses["estimated"],
-            partial=self.partial,
-            unpriced=self.unpriced,
-            reasons=dict(self.reasons),
-            missing=dict(self.missing),
-            turns=turns,
-        )
-
-
-def exact_sum(amounts: Iterable[str]) -> Decimal:
-    """Sum of amounts written as decimal text, without any rounding."""
-    total = _ZERO
-    add = _WIDE.add
-    for amount in map(Decimal, amounts):
-        total = add(total, amount)
-    return total
 
 
 def spend(connection: sqlite3.Connection, window: Window) -> Spend:
@@ -113,7 +54,12 @@ def cost_rows(connection: sqlite3.Connection, window: Window, by: CostDimension,
         found.row(key if key is not None else UNKNOWN_KEY, turns.get(key if per_key else None, 0))
         for key, found in _spends(connection, window, column).items()
     ]
-    return sorted(rows, key=lambda row: (-row.cost, -row.calls, row.key))
+    return by_cost(rows)
+
+
+def count_turns(connection: sqlite3.Connection, window: Window) -> int | None:
+    """Top-level turns of the window; None when it has calls from before the spans that are still kept."""
+    return sum(_turns(connection, window, "NULL").values()) if _turns_are_known(connection, window) else None
 
 
 def _spends(connection: sqlite3.Connection, window: Window, column: str) -> dict[str | None, Spend]:
@@ -126,27 +72,18 @@ def _spends(connection: sqlite3.Connection, window: Window, column: str) -> dict
         (window.since_ns, window.until_ns),
     )
     for key, status, reason, missing, *sums in groups:
-        _add(spends.setdefault(key, Spend()), status, reason, missing, sums)
+        components = map(str, json.loads(missing)) if missing else ()
+        spends.setdefault(key, Spend()).add(_used(*sums), status, reason=reason, missing=components)
     return spends
 
 
-def _add(spent: Spend, status: str, reason: str | None, missing: str | None, sums: Sequence[Any]) -> None:
-    calls, *halves, audio_seconds, amounts = sums
-    counts = [((high or 0) << 32) + (low or 0) for high, low in zip(halves[::2], halves[1::2], strict=True)]
-    spent.calls += calls
-    spent.input_tokens += counts[0]
-    spent.output_tokens += counts[1]
-    spent.cached_tokens += counts[2]
-    spent.characters += counts[3]
-    spent.audio_seconds += audio_seconds or 0.0
-    if amounts:
-        spent.cost = _WIDE.add(spent.cost, exact_sum(amounts.split()))
-    spent.statuses[status] += calls
-    if status == "unpriced":
-        spent.reasons[reason or UNKNOWN_KEY] += calls
-    if status == "partial" and missing:
-        for component in json.loads(missing):
-            spent.missing[str(component)] += calls
+def _used(calls: int, *sums: Any) -> Used:
+    *halves, audio_seconds, amounts = sums
+    inputs, outputs, cached, characters = (
+        ((high or 0) << 32) + (low or 0) for high, low in zip(halves[::2], halves[1::2], strict=True)
+    )
+    cost = exact_sum(amounts.split() if amounts else ())
+    return Used(calls, (inputs, outputs, cached, characters), audio_seconds or 0.0, cost)
 
 
 def _turns(connection: sqlite3.Connection, window: Window, column: str) -> dict[str | None, int]:
@@ -174,18 +111,9 @@ def _days(connection: sqlite3.Connection, window: Window, tz: tzinfo) -> Iterato
     """The days of the window that the ledger reaches, as a label and its part of the window."""
     first, last = connection.execute(
         "SELECT min(time_ns), max(time_ns) FROM usage WHERE time_ns >= ? AND time_ns < ?",
-        (window.since_ns, min(window.until_ns, _DATES_NS)),
+        (window.since_ns, min(window.until_ns, DATES_NS)),
     ).fetchone()
-    if first is None:
-        return
-    day = datetime.fromtimestamp(first // 1_000_000_000, UTC).astimezone(tz).date()
-    start_ns = first
-    while start_ns <= last:
-        day_after = day + timedelta(days=1)
-        # Midnight by the clock of the zone: days with a change of it are longer or shorter.
-        end_ns = int(datetime.combine(day_after, time(), tz).timestamp()) * 1_000_000_000
-        yield day.isoformat(), Window(start_ns, min(end_ns, window.until_ns))
-        day, start_ns = day_after, end_ns
+    return iter(()) if first is None else days(first, last, window, tz)
 
 
 def ledger_rows(connection: sqlite3.Connection, trace_id: bytes) -> Iterator[LedgerRow]:

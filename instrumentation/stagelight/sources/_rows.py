@@ -11,7 +11,7 @@ from typing import Any, Final
 from stagelight.embedded.schema import PROMOTED_SPAN
 from stagelight.sources.model import LogRow, SpanEvent, SpanLink, SpanRow
 
-__all__ = ["log_rows", "span_rows"]
+__all__ = ["log_rows", "severity", "span_rows"]
 
 _KINDS: Final = ("UNSPECIFIED", "INTERNAL", "SERVER", "CLIENT", "PRODUCER", "CONSUMER")
 _STATUSES: Final = ("UNSET", "OK", "ERROR")
@@ -73,12 +73,11 @@ def _span(row: tuple[Any, ...]) -> SpanRow:
 
 
 def _log(row: tuple[Any, ...]) -> LogRow:
-    number, time_ns, severity, service, body, event_name, trace_id, span_id, attributes = row
+    number, time_ns, number_of_severity, service, body, event_name, trace_id, span_id, attributes = row
     return LogRow(
         id=number,
         time_ns=time_ns,
-        # Four numbers per word: 9 to 12 are INFO to INFO4.
-        severity=_SEVERITIES[(severity - 1) // 4] if 1 <= severity <= 24 else "-",
+        severity=severity(number_of_severity),
         service=service or "-",
         body=body,
         event_name=event_name,
@@ -86,6 +85,11 @@ def _log(row: tuple[Any, ...]) -> LogRow:
         span_id=span_id.hex() if span_id else None,
         attributes=json.loads(attributes),
     )
+
+
+def severity(number: int) -> str:
+    """The word of OTLP's severity number, four numbers per word: 9 to 12 are INFO to INFO4."""
+    return _SEVERITIES[(number - 1) // 4] if 1 <= number <= 24 else "-"
 
 
 def _word(words: tuple[str, ...], number: int) -> str:

@@ -7,35 +7,32 @@ import sqlite3
 from typing import Final
 
 from stagelight.sources._failures import origins_of_trace
-from stagelight.sources._ledger import exact_sum, ledger_rows
+from stagelight.sources._ledger import ledger_rows
 from stagelight.sources._rows import log_rows, span_rows
+from stagelight.sources._spend import exact_sum
+from stagelight.sources._trace_ids import choose, prefix_of
 from stagelight.sources._turns import turns_of_trace
 from stagelight.sources.model import LogRow, TailRecord, Trace, TraceRow, Window
 
 __all__ = ["tail", "trace", "trace_rows"]
 
-_PREFIX: Final = re.compile(r"[0-9a-f]{6,32}")
 _CURSOR: Final = re.compile(r"([0-9]{1,19})\.([0-9]{1,19})", re.ASCII)
 _MOST_LOGS: Final = 5_000
 
 
 def trace(connection: sqlite3.Connection, trace_id: str) -> Trace | None:
     """One trace by its id or a unique prefix."""
-    prefix = trace_id.strip().lower()
-    if not _PREFIX.fullmatch(prefix):
-        raise ValueError(f"trace id {trace_id!r}: accepted are 6 to 32 hexadecimal digits")
+    prefix = prefix_of(trace_id)
     found = connection.execute(
         "SELECT DISTINCT trace_id FROM spans WHERE trace_id BETWEEN ? AND ? LIMIT 6",
         (bytes.fromhex(prefix.ljust(32, "0")), bytes.fromhex(prefix.ljust(32, "f"))),
     ).fetchall()
-    if not found:
+    chosen = choose(trace_id, [row[0].hex() for row in found])
+    if chosen is None:
         return None
-    if len(found) > 1:
-        some = ", ".join(row[0].hex() for row in found[:5])
-        raise ValueError(f"trace id {trace_id!r} is the start of several: {some}{', ...' if len(found) > 5 else ''}")
-    key: bytes = found[0][0]
+    key = bytes.fromhex(chosen)
     return Trace(
-        trace_id=key.hex(),
+        trace_id=chosen,
         spans=tuple(
             span_rows(
                 connection,

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
-from collections.abc import Mapping, Sequence
-from decimal import Decimal
+from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
-from stagelight.conventions import attributes as names
-from stagelight.sources.model import StageBar, TurnOrder, TurnRow, Window
+from stagelight.sources._rows import span_rows
+from stagelight.sources._turn_rows import Tree, turn_row
+from stagelight.sources.model import TurnOrder, TurnRow, Window
 
 __all__ = ["TURN_IS_TOP", "TurnFacts", "turn_facts", "turn_rows", "turns_of_trace"]
 
@@ -31,16 +30,11 @@ TURN_IS_TOP: Final = """(
   )
 )"""
 
-_MOST_BARS: Final = 200
 _MOST_SPANS: Final = 5_000
 
-_TURN: Final = """
-SELECT turn.trace_id, turn.span_id, turn.name, resource.service, turn.start_ns, turn.duration_ns, turn.first_token_s,
-  turn.outcome, turn.error_type, turn.feature, turn.tenant, turn.user, turn.conversation, turn.attributes
-FROM spans AS turn LEFT JOIN resource ON resource.id = turn.resource_id
-WHERE turn.stage = 'turn' AND
-"""
-_ORDERS: Final[Mapping[TurnOrder, str]] = {"newest": "turn.start_ns DESC", "slowest": "turn.duration_ns DESC"}
+_CHOSEN: Final = "WHERE spans.id IN (SELECT turn.id FROM spans AS turn WHERE turn.stage = 'turn' AND {}) ORDER BY {}"
+_OF_WINDOW: Final = f"turn.start_ns >= :since AND turn.start_ns < :until AND {TURN_IS_TOP} ORDER BY {{}} LIMIT :limit"
+_ORDERS: Final[Mapping[TurnOrder, str]] = {"newest": "start_ns DESC", "slowest": "duration_ns DESC"}
 
 
 class TurnFacts(NamedTuple):
@@ -66,109 +60,32 @@ def turn_rows(connection: sqlite3.Connection, window: Window, limit: int, order:
     """The newest or slowest top-level turns that started in the window."""
     return _described(
         connection,
-        f"turn.start_ns >= ? AND turn.start_ns < ? AND {TURN_IS_TOP} ORDER BY {_ORDERS[order]} LIMIT ?",
-        (window.since_ns, window.until_ns, limit),
+        _CHOSEN.format(_OF_WINDOW.format(f"turn.{_ORDERS[order]}"), f"spans.{_ORDERS[order]}"),
+        {"since": window.since_ns, "until": window.until_ns, "limit": limit},
     )
 
 
 def turns_of_trace(connection: sqlite3.Connection, trace_id: bytes) -> tuple[TurnRow, ...]:
     """The top-level turns of one trace, in order of time."""
-    return tuple(_described(connection, f"turn.trace_id = ? AND {TURN_IS_TOP} ORDER BY turn.start_ns", (trace_id,)))
+    chosen = _CHOSEN.format(f"turn.trace_id = :trace AND {TURN_IS_TOP}", "spans.start_ns")
+    return tuple(_described(connection, chosen, {"trace": trace_id}))
 
 
-def _described(connection: sqlite3.Connection, condition: str, parameters: Sequence[Any]) -> list[TurnRow]:
-    trees: dict[bytes, _Tree] = {}
+def _described(connection: sqlite3.Connection, rest: str, parameters: Mapping[str, Any]) -> list[TurnRow]:
+    trees: dict[str, Tree[bytes]] = {}
     rows = []
-    for row in connection.execute(_TURN + condition, parameters).fetchall():
-        trace_id = row[0]
-        if trace_id not in trees:
-            trees[trace_id] = _Tree(connection, trace_id)
-        rows.append(_turn(row, trees[trace_id]))
+    for span in span_rows(connection, rest, parameters):
+        if span.trace_id not in trees:
+            trees[span.trace_id] = _tree(connection, bytes.fromhex(span.trace_id))
+        rows.append(turn_row(span, trees[span.trace_id].calls(bytes.fromhex(span.span_id))))
     return rows
 
 
-def _turn(row: tuple[Any, ...], tree: _Tree) -> TurnRow:
-    (
-        trace_id, span_id, name, service, start_ns, duration_ns, first_token_s,
-        outcome, error_type, feature, tenant, user, conversation, text,
-    ) = row  # fmt: skip
-    attributes: dict[str, Any] = json.loads(text)
-    prefix = f"{names.STAGELIGHT_TURN_SHARE}."
-    shares = {
-        key.removeprefix(prefix): value
-        for key, value in attributes.items()
-        if key.startswith(prefix) and isinstance(value, float | int)
-    }
-    cost = _number(attributes, names.STAGELIGHT_TURN_COST)
-    return TurnRow(
-        trace_id=trace_id.hex(),
-        span_id=span_id.hex(),
-        name=_text(attributes, names.GEN_AI_WORKFLOW_NAME) or name,
-        service=service or "-",
-        start_ns=start_ns,
-        duration_ns=duration_ns,
-        bars=tuple(
-            StageBar(stage, start, start + length, shares.get(stage)) for stage, start, length in tree.calls(span_id)
-        ),
-        shares=shares,
-        time_to_first_token_s=first_token_s,
-        time_to_first_audio_s=_number(attributes, names.STAGELIGHT_TURN_TIME_TO_FIRST_AUDIO),
-        # Amounts are doubles made from decimals: their shortest text is the exact amount.
-        cost=None if cost is None else Decimal(repr(cost)),
-        cost_status=_text(attributes, names.STAGELIGHT_TURN_COST_STATUS),
-        outcome=outcome,
-        error_type=error_type,
-        feature=feature,
-        tenant=tenant,
-        user=user,
-        conversation=conversation,
-        calls=_count(attributes, names.STAGELIGHT_TURN_CALLS),
-        input_tokens=_count(attributes, names.STAGELIGHT_TURN_INPUT_TOKENS),
-        output_tokens=_count(attributes, names.STAGELIGHT_TURN_OUTPUT_TOKENS),
-    )
-
-
-def _number(attributes: Mapping[str, Any], key: str) -> float | None:
-    """The value if it is a number: a sender may put anything there."""
-    value = attributes.get(key)
-    return value if isinstance(value, float | int) and not isinstance(value, bool) else None
-
-
-def _count(attributes: Mapping[str, Any], key: str) -> int | None:
-    value = attributes.get(key)
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
-
-
-def _text(attributes: Mapping[str, Any], key: str) -> str | None:
-    value = attributes.get(key)
-    return value if isinstance(value, str) else None
-
-
-class _Tree:
-    """Parents and calls of one trace."""
-
-    def __init__(self, connection: sqlite3.Connection, trace_id: bytes) -> None:
-        self._children: dict[bytes | None, list[bytes]] = {}
-        self._calls: dict[bytes, tuple[str, int, int]] = {}
-        for span_id, parent_id, stage, start_ns, duration_ns in connection.execute(
+def _tree(connection: sqlite3.Connection, trace_id: bytes) -> Tree[bytes]:
+    return Tree(
+        connection.execute(
             "SELECT span_id, parent_id, stage, start_ns, duration_ns FROM spans WHERE trace_id = ? "
             "ORDER BY start_ns LIMIT ?",
             (trace_id, _MOST_SPANS),
-        ):
-            self._children.setdefault(parent_id, []).append(span_id)
-            if stage not in {None, "turn", "job"}:
-                self._calls[span_id] = (stage, start_ns, duration_ns)
-
-    def calls(self, span_id: bytes) -> list[tuple[str, int, int]]:
-        """Stage, start and duration of the calls below a span, in order of their start."""
-        below: list[tuple[str, int, int]] = []
-        seen = {span_id}
-        waiting = [span_id]
-        while waiting:
-            for child in self._children.get(waiting.pop(), ()):
-                if child not in seen:  # ids are what the sender says: they may go in circles
-                    seen.add(child)
-                    waiting.append(child)
-                    if child in self._calls:
-                        below.append(self._calls[child])
-        return sorted(below, key=lambda call: (call[1], call[2]))[:_MOST_BARS]
+        )
+    )

@@ -32,6 +32,7 @@ from stagelight.sources.model import (
     TurnOrder,
     TurnRow,
     Window,
+    accept,
 )
 
 __all__ = ["EmbeddedSource"]
@@ -53,6 +54,11 @@ class EmbeddedSource:
         self._closed = False
         # A connection serves one query at a time: there are as many as threads have read at once.
         self._idle = [open_readonly(path)]
+
+    @property
+    def location(self) -> str:
+        """Path of the file."""
+        return str(self._path)
 
     @contextmanager
     def _snapshot(self) -> Iterator[sqlite3.Connection]:
@@ -87,7 +93,7 @@ class EmbeddedSource:
 
     def turns(self, window: Window, limit: int = 50, *, order: TurnOrder = "newest") -> list[TurnRow]:
         """Top-level turns that started in the window, newest or slowest first."""
-        _accept("order", order, ("newest", "slowest"))
+        accept("order", order, ("newest", "slowest"))
         with self._snapshot() as connection:
             return _turns.turn_rows(connection, window, limit, order)
 
@@ -103,13 +109,18 @@ class EmbeddedSource:
 
     def cost(self, window: Window, by: CostDimension, *, tz: tzinfo = UTC) -> list[CostRow]:
         """Spend per key, summed exactly over the ledger."""
-        _accept("by", by, COST_DIMENSIONS)
+        accept("by", by, COST_DIMENSIONS)
         with self._snapshot() as connection:
             return _ledger.cost_rows(connection, window, by, tz)
 
+    def count_turns(self, window: Window) -> int | None:
+        """Top-level turns of the window; ``None`` when it has calls from before the spans that are still kept."""
+        with self._snapshot() as connection:
+            return _ledger.count_turns(connection, window)
+
     def latency(self, window: Window, by: LatencyDimension) -> list[LatencyRow]:
         """Exact percentiles per stage or model."""
-        _accept("by", by, LATENCY_DIMENSIONS)
+        accept("by", by, LATENCY_DIMENSIONS)
         with self._snapshot() as connection:
             return _durations.latency_rows(connection, window, by)
 
@@ -120,7 +131,7 @@ class EmbeddedSource:
 
     def series(self, name: SeriesName, window: Window, steps: int) -> list[Bucket]:
         """Equal buckets over the window."""
-        _accept("name", name, SERIES)
+        accept("name", name, SERIES)
         if steps < 1:
             raise ValueError(f"steps={steps!r}: must be 1 or more")
         with self._snapshot() as connection:
@@ -181,7 +192,7 @@ class EmbeddedSource:
             ]
         spans, logs, usage, points = counts
         return Description(
-            location=str(self._path),
+            location=self.location,
             spans=spans,
             logs=logs,
             usage=usage,
@@ -200,8 +211,3 @@ class EmbeddedSource:
             idle, self._idle = self._idle, []
         for connection in idle:
             connection.close()
-
-
-def _accept(name: str, value: str, accepted: tuple[str, ...]) -> None:
-    if value not in accepted:
-        raise ValueError(f"{name}={value!r}: accepted are {', '.join(accepted)}")

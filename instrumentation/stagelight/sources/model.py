@@ -42,6 +42,7 @@ __all__ = [
     "TurnOrder",
     "TurnRow",
     "Window",
+    "accept",
 ]
 
 AttributeValue: TypeAlias = "str | bool | int | float | Sequence[AttributeValue] | Mapping[str, AttributeValue] | None"
@@ -310,20 +311,25 @@ class Description:
     """Where a source reads and how much is there."""
 
     location: str
-    spans: int
-    logs: int
-    usage: int
-    points: int
+    spans: int | None
+    logs: int | None
+    usage: int | None
+    points: int | None
+    """``None`` where they are too many to be counted."""
     oldest_ns: int | None
     newest_ns: int | None
-    size_bytes: int
+    size_bytes: int | None
 
 
 TailRecord: TypeAlias = SpanRow | LogRow
 
 
 class Source(Protocol):
-    """Reads stored telemetry. Safe to use from several threads; every answer is a consistent snapshot."""
+    """Reads stored telemetry. Safe to use from several threads; an answer from a database is a consistent snapshot."""
+
+    @property
+    def location(self) -> str:
+        """Where it reads, for people: a path or an address."""
 
     def turns(self, window: Window, limit: int = 50, *, order: TurnOrder = "newest") -> list[TurnRow]:
         """Top-level turns that started in the window, newest or slowest first."""
@@ -340,6 +346,9 @@ class Source(Protocol):
 
     def cost(self, window: Window, by: CostDimension, *, tz: tzinfo = UTC) -> list[CostRow]:
         """Spend per key, most expensive first (days in order of time, as ``2026-11-21`` in ``tz``)."""
+
+    def count_turns(self, window: Window) -> int | None:
+        """Top-level turns that started in the window; ``None`` where the ledger is kept and turns are not any more."""
 
     def latency(self, window: Window, by: LatencyDimension) -> list[LatencyRow]:
         """Durations per stage or model of the calls that started in the window, slowest p95 first."""
@@ -372,3 +381,13 @@ class Source(Protocol):
 
     def close(self) -> None:
         """Free what is held open; idempotent."""
+
+
+def accept(name: str, value: str, accepted: tuple[str, ...]) -> None:
+    """Refuse an argument that is none of the accepted words.
+
+    Raises:
+        ValueError: it is another one; the message names all.
+    """
+    if value not in accepted:
+        raise ValueError(f"{name}={value!r}: accepted are {', '.join(accepted)}")

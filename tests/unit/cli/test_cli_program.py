@@ -271,6 +271,6 @@ def test_fault_is_one_sentence(tmp_path: Path, run: Run) -> None:
 
     assert (result.status, result.out) == (1, "")
     assert re.fullmatch(
-        r"stagelight: this is a fault of Stagelight, please report it: \w+Error at _turns.py:\d+ .*\n", result.err
+        r"stagelight: this is a fault of Stagelight, please report it: \w+Error at _rows.py:\d+ .*\n", result.err
     )
     assert "secret" not in result.err

@@ -153,8 +153,8 @@ def test_what_cannot_be_opened_is_explained(tmp_path: Path, monkeypatch: pytest.
         open_source(None)
     with pytest.raises(SourceUnavailable, match="there is no such file"):
         open_source(str(tmp_path / "missing.db"))
-    with pytest.raises(SourceUnavailable, match="an address cannot be read"):
-        open_source("http://localhost:4318")
+    with pytest.raises(SourceUnavailable, match="accepted are the path of a database file and the address"):
+        open_source("ftp://localhost:4318")
     (tmp_path / "text").write_text("hello " * 100)
     with pytest.raises(SourceUnavailable, match="is not a database"):
         open_source(str(tmp_path / "text"))
