@@ -27,7 +27,8 @@ class StarletteInstrumentor(Instrumentor):
         ),
         not_recorded=(
             "The server's span and its metrics: they are those of the official instrumentation, which the extras"
-            " `fastapi` and `starlette` bring.",
+            " `fastapi` and `starlette` bring, or FastAPI's own, which 0.165 has. What these record beside times:"
+            " [security](security.md#what-leaves-an-application).",
         ),
     )
 
