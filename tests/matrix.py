@@ -14,6 +14,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 import tomllib
 from collections.abc import Sequence
@@ -100,17 +101,19 @@ def run(row: Row) -> bool:
         return True
     python = python_of(base, row.install)
     ready = time.monotonic()
-    command = (str(python), "-m", "pytest", "-q", "-p", "no:cacheprovider", *row.warnings, *row.tests)
-    done = subprocess.run(
-        command,
-        cwd=ROOT,
-        env=os.environ | {"STAGELIGHT_STRICT": "1", "STAGELIGHT_CLIENT": row.client},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-        timeout=LIMIT_S,
-    )
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as own:
+        # Rows that share pytest's folder clean it up in each other's way, which ends in an error.
+        options = ("-q", "-p", "no:cacheprovider", f"--basetemp={own}/pytest", *row.warnings)
+        done = subprocess.run(
+            (str(python), "-m", "pytest", *options, *row.tests),
+            cwd=ROOT,
+            env=os.environ | {"STAGELIGHT_STRICT": "1", "STAGELIGHT_CLIENT": row.client},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+            timeout=LIMIT_S,
+        )
     last = done.stdout.strip().rpartition("\n")[2].strip("= ")
     passed = done.returncode == 0
     told = f"{'ok  ' if passed else 'FAIL'} {row.name:60} {last} (environment {ready - started:.0f} s)\n"

@@ -83,7 +83,8 @@ def test_the_steps_suffice(tmp_path: Path) -> None:
     (tmp_path / "test_acme_calls.py").write_text(test)
 
     used = python(tmp_path, "-c", use)
-    tested = python(tmp_path, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "error", "test_acme_calls.py")
+    options = ("-q", "-p", "no:cacheprovider", "-W", "error", f"--basetemp={tmp_path / 'pytest'}")
+    tested = python(tmp_path, "-m", "pytest", *options, "test_acme_calls.py")
 
     assert (used.stdout, used.stderr) == ("One request. 4 3\n", "")
     assert (tested.returncode, tested.stderr) == (0, ""), tested.stdout
