@@ -34,14 +34,14 @@ def recorded() -> Iterator[BedrockInstrumentor]:
     assert instrumentor.switch_on()
     yield instrumentor
     instrumentor.uninstrument()
+    gc.collect()  # here, where it is known what the client leaves
 
 
 @pytest.fixture(params=KINDS)
-def bedrock(request: pytest.FixtureRequest, simulator: Simulator) -> Iterator[AwsWorld]:
+def bedrock(request: pytest.FixtureRequest, simulator: Simulator) -> AwsWorld:
     """The simulator, by a sync and by an async client."""
     simulator.forget()
-    yield AwsWorld(request.param, simulator, "bedrock-runtime", "aws.bedrock")
-    gc.collect()
+    return AwsWorld(request.param, simulator, "bedrock-runtime", "aws.bedrock")
 
 
 def without_cost(call: Any) -> dict[str, Any]:

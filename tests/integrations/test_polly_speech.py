@@ -33,6 +33,7 @@ def recorded() -> Iterator[PollyInstrumentor]:
     assert instrumentor.switch_on()
     yield instrumentor
     instrumentor.uninstrument()
+    gc.collect()  # here, where it is known what the client leaves
 
 
 pytestmark = [
@@ -43,11 +44,10 @@ pytestmark = [
 
 
 @pytest.fixture(params=KINDS)
-def polly(request: pytest.FixtureRequest, simulator: Simulator) -> Iterator[AwsWorld]:
+def polly(request: pytest.FixtureRequest, simulator: Simulator) -> AwsWorld:
     """The simulator, by a sync and by an async client."""
     simulator.forget()
-    yield AwsWorld(request.param, simulator, "polly", "aws.polly")
-    gc.collect()
+    return AwsWorld(request.param, simulator, "polly", "aws.polly")
 
 
 async def listen(script: Any, stream: Any, size: int) -> None:
