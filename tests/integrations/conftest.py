@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -146,6 +147,20 @@ class World:
                     await Script.now(closing())
 
         return asyncio.run(played())
+
+    def run_with_patience(
+        self, scenario: Callable[[Any, float], Awaitable[Any]], impatient: type[Exception]
+    ) -> Captured:
+        """What was recorded of a scenario that waits in vain for a part of a second.
+
+        Args:
+            scenario: is given a client and how long to wait, in seconds.
+            impatient: what it raises when a busy machine was too slow for what does come; then it may wait longer.
+        """
+        for patience_s in (0.3, 3.0):
+            with contextlib.suppress(impatient):
+                return self.run(lambda client, patience_s=patience_s: scenario(client, patience_s))
+        return self.run(lambda client: scenario(client, 30.0))
 
     def run(self, scenario: Scenario, *, clock: Clock | None = None, **options: Any) -> Captured:
         """What was recorded of a scenario."""

@@ -212,7 +212,7 @@ def test_cancellation_is_no_error(simulator: Any) -> None:
         client = anthropic.AsyncAnthropic(base_url=simulator.origin, api_key="key", max_retries=0)
         hold = simulator.hold("response", path="/v1/messages")
         task = asyncio.ensure_future(client.messages.create(**ASK))
-        await asyncio.to_thread(hold.wait_reached)
+        await asyncio.to_thread(hold.wait_reached, 60)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task

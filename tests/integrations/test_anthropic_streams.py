@@ -332,15 +332,14 @@ def test_a_stream_that_ends_without_its_end(world: Any, script: Any) -> None:
 
 def test_a_stream_that_times_out(world: Any, script: Any) -> None:
     """A read timeout inside a stream is a timeout."""
-    hold = world.simulator.hold("chunk", 5, path="/v1/messages")
 
-    async def scenario(client: Any) -> None:
-        stream = await script.now(client.messages.create(**ASK, stream=True, timeout=0.3))
+    async def scenario(client: Any, patience_s: float) -> None:
+        stream = await script.now(client.messages.create(**ASK, stream=True, timeout=patience_s))
         with pytest.raises((anthropic.APITimeoutError, _library().TransportError)):
             await exhaust(script, stream)
 
-    with hold:
-        call = world.run(scenario).call("llm")
+    with world.simulator.hold("chunk", 5, path="/v1/messages"):
+        call = world.run_with_patience(scenario, anthropic.APITimeoutError).call("llm")
 
     assert call.outcome == "timeout"
 
@@ -360,7 +359,7 @@ def test_a_cancelled_stream(simulator: Any) -> None:
 
         task = asyncio.ensure_future(reading())
         await started.wait()
-        await asyncio.to_thread(hold.wait_reached)
+        await asyncio.to_thread(hold.wait_reached, 60)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
@@ -382,7 +381,7 @@ def test_the_first_event_is_not_held_back(world: Any, script: Any) -> None:
         stream = await script.now(client.messages.create(**ASK, stream=True))
         first = await script.next(stream)
         assert first.type == "message_start"
-        assert hold.wait_reached()
+        assert hold.wait_reached(60)
         assert captured.calls == ()
         hold.release()
         await exhaust(script, stream)

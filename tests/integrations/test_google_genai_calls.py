@@ -335,7 +335,7 @@ def test_cancellation_is_no_error(world: Any, simulator: Any) -> None:
 
     async def scenario(client: Any) -> None:
         task = asyncio.ensure_future(client.models.generate_content(**ASK))
-        await asyncio.to_thread(hold.wait_reached)
+        await asyncio.to_thread(hold.wait_reached, 60)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task

@@ -260,7 +260,7 @@ def test_the_first_chunk_is_not_held_back(world: Any, script: Any) -> None:
     async def scenario(client: Any) -> None:
         stream = await script.now(client.models.generate_content_stream(**ASK))
         assert (await script.next(stream)).candidates[0].content.parts[0].text
-        assert hold.wait_reached()
+        assert hold.wait_reached(60)
         assert captured.calls == ()
         hold.release()
         await exhaust(script, stream)

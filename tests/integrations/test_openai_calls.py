@@ -256,7 +256,7 @@ def test_cancellation_is_no_error(simulator: Any) -> None:
         client = openai.AsyncOpenAI(base_url=simulator.url, api_key="key", max_retries=0)
         hold = simulator.hold("response", path="/v1/chat/completions")
         task = asyncio.ensure_future(client.chat.completions.create(**CHAT))
-        await asyncio.to_thread(hold.wait_reached)
+        await asyncio.to_thread(hold.wait_reached, 60)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task

@@ -114,7 +114,7 @@ def test_audio_is_not_held_back(world: Any, script: Any) -> None:
                 blocks = aiter(script.each(response.iter_bytes()))
                 first = await anext(blocks)
                 assert first[:4] == b"RIFF"
-                assert hold.wait_reached()
+                assert hold.wait_reached(60)
                 clock.advance(2.0)
                 hold.release()
                 async for _ in blocks:

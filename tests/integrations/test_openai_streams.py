@@ -266,15 +266,14 @@ def test_streams_that_break(world: Any, script: Any, what: str, kind: Any, outco
 
 def test_a_stream_that_times_out(world: Any, script: Any) -> None:
     """A read timeout inside a stream is a timeout."""
-    hold = world.simulator.hold("chunk", 3, path="/v1/chat/completions")
 
-    async def scenario(client: Any) -> None:
-        stream = await script.now(client.chat.completions.create(**CHAT, timeout=0.2))
+    async def scenario(client: Any, patience_s: float) -> None:
+        stream = await script.now(client.chat.completions.create(**CHAT, timeout=patience_s))
         with pytest.raises((openai.APITimeoutError, httpx.TimeoutException)):
             await exhaust(script, stream)
 
-    with hold:
-        call = world.run(scenario).call("llm")
+    with world.simulator.hold("chunk", 3, path="/v1/chat/completions"):
+        call = world.run_with_patience(scenario, openai.APITimeoutError).call("llm")
 
     assert call.outcome == "timeout"
 
@@ -305,13 +304,18 @@ def test_a_cancelled_stream(simulator: Any) -> None:
         client = openai.AsyncOpenAI(base_url=simulator.url, api_key="key", max_retries=0)
         hold = simulator.hold("chunk", 3, path="/v1/chat/completions")
 
+        two = asyncio.Event()
+
         async def reading() -> None:
+            seen = 0
             async for _ in await client.chat.completions.create(**CHAT):
-                pass
+                seen += 1
+                if seen == 2:
+                    two.set()
 
         task = asyncio.ensure_future(reading())
-        await asyncio.to_thread(hold.wait_reached)
-        await asyncio.sleep(0.05)
+        await two.wait()
+        assert await asyncio.to_thread(hold.wait_reached, 60)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
@@ -334,7 +338,7 @@ def test_the_first_chunk_is_not_held_back(world: Any, script: Any) -> None:
         stream = await script.now(client.chat.completions.create(**CHAT))
         first = await script.next(stream)
         assert first.choices[0].delta.role == "assistant"
-        assert hold.wait_reached()
+        assert hold.wait_reached(60)
         assert captured.calls == ()
         hold.release()
         await exhaust(script, stream)
