@@ -119,6 +119,14 @@ def test_go_programs_know_their_memory() -> None:
     assert [name for name, (soft, hard) in limits.items() if not 0.8 <= soft / hard <= 0.85] == []
 
 
+def test_health_checks_have_no_blanks_in_words() -> None:
+    """Podman's health checks split the words of a command again at blanks."""
+    checks = {name: service.get("healthcheck", {}).get("test", []) for name, service in SERVICES.items()}
+
+    assert sum(map(bool, checks.values())) > 5
+    assert [(name, word) for name, words in checks.items() for word in words if " " in word] == []
+
+
 def test_the_demo_is_built_from_what_the_build_context_lets_in() -> None:
     """What the Dockerfile copies is not ignored, and exists."""
     build = SERVICES["app"]["build"]
