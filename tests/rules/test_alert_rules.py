@@ -6,12 +6,13 @@ import re
 import subprocess
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
 from stack.programs import ROOT, program
 from stagelight.conventions.metrics import METRICS
+from stagelight.export.accounting import DropReason
 
 RULES = sorted((ROOT / "prometheus" / "rules").glob("*.yml"))
 LOKI_RULES = sorted((ROOT / "loki" / "rules").rglob("*.yml"))
@@ -103,6 +104,19 @@ def test_alerts_are_explained() -> None:
         name: f"prometheus/runbooks/{name}.md" for name in alerts
     }
     assert sections == {name: ["Meaning", "Impact", "Diagnosis", "Mitigation"] for name in alerts}
+
+
+def test_runbooks_lead_somewhere() -> None:
+    """Every file and every other runbook that a runbook names is there, and so is every reason for dropping."""
+    text = "\n".join(path.read_text() for path in sorted(RUNBOOKS.glob("*.md")))
+    files = set(re.findall(r"(?<![\w/.])(?:docs|prometheus|loki|tempo|collector|tests)/[\w./*-]*\w", text))
+    others = set(re.findall(r"\b(?:[A-Z][a-z]+){2,}\b", text)) - {"ExitCode"}
+    reasons = re.findall(r"^\* `(\w+)`:", (RUNBOOKS / "ApplicationDropsTelemetry.md").read_text(), re.MULTILINE)
+
+    assert len(files) > 5
+    assert {name for name in files if not list(ROOT.glob(name))} == set()
+    assert others <= {path.stem for path in RUNBOOKS.glob("*.md")}
+    assert set(reasons) == set(get_args(DropReason)) - {"fork"}  # which nothing counts
 
 
 def test_names_are_those_of_the_conventions() -> None:

@@ -75,10 +75,14 @@ def test_rules_are_evaluated(stack: Stack) -> None:
 
 
 def test_alerts_read_what_exists(stack: Stack) -> None:
-    """Every metric that an alert reads is really there under that name, but those that a first failure brings."""
-    rules = yaml.safe_load((ROOT / "prometheus" / "rules" / "pipeline.yml").read_text())["groups"][0]["rules"]
+    """Every metric that an alert or a runbook reads is really there, but those that a first failure brings."""
+    folder = ROOT / "prometheus"
+    rules = yaml.safe_load((folder / "rules" / "pipeline.yml").read_text())["groups"][0]["rules"]
+    runbooks = "\n".join(path.read_text() for path in (folder / "runbooks").glob("*.md"))
+    asked = re.findall(r"promtool query instant \S+[\s\\]+'([^']+)'", runbooks)
     pattern = r"\b(?:up|(?:otelcol|prometheus|loki|tempo|alertmanager|stagelight)_\w+)(?=[\[{ )\n]|$)"
-    read = {name for rule in rules for name in re.findall(pattern, rule["expr"])} - set(names_of_labels())
+    expressions = [*(rule["expr"] for rule in rules), *asked]
+    read = {name for text in expressions for name in re.findall(pattern, text)} - set(names_of_labels())
     expected = {name for name in read - OURS if not BORN_WITH_A_FAILURE.fullmatch(name)}
     expected = {name for name in expected if stack.has_tempo or not TEMPO_S_OWN.fullmatch(name)}
     # A series exists once there is something to count.
@@ -92,7 +96,8 @@ def test_alerts_read_what_exists(stack: Stack) -> None:
     def missing() -> set[str]:
         return expected - set(get(f"{stack.url('prometheus')}/api/v1/label/__name__/values")["data"])
 
-    assert len(expected) > 10
+    assert len(asked) > 10
+    assert len(expected) > 15
     assert settled(missing, set[str]()) == set()
 
 

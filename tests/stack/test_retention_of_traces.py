@@ -89,8 +89,8 @@ def test_traces_are_kept_two_weeks(tmp_path: Path) -> None:
 
         stack.kill("tempo")
         shutil.rmtree(stack.path("tempo", "/var/tempo/live-store"))  # which forgets after a day
-        for days, block in written.items():
-            age(block, days)
+        for days, folder in written.items():
+            age(folder, days)
         stack.start("tempo")
         eventually((written[OVER] / "meta.compacted.json").exists, bool)
 
