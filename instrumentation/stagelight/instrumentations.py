@@ -84,12 +84,13 @@ def stands_for(entry: EntryPoint, ours: Collection[str]) -> str | None:
         ours: libraries that ours record.
     """
     other = _described(entry)
-    return next((library for library in other.libraries if library in ours and duplicates(other, library)), None)
+    both = (library for library in other.libraries if library in ours)
+    return next((library for library in both if duplicates(other.package, library)), None)
 
 
-def duplicates(other: Instrumentation, library: str) -> bool:
-    """Whether a foreign instrumentation records what ours of the same library records."""
-    return library not in _SHARED or _OF_MODELS.search(other.package) is not None
+def duplicates(package: str, library: str) -> bool:
+    """Whether the instrumentation in a foreign package records what ours of the same library records."""
+    return library not in _SHARED or _OF_MODELS.search(package) is not None
 
 
 def _described(entry: EntryPoint) -> Instrumentation:

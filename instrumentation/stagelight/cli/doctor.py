@@ -11,7 +11,6 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from contextlib import closing
 from datetime import UTC, datetime
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -21,7 +20,8 @@ from urllib.parse import urlsplit
 from stagelight import settings, standard
 from stagelight._version import __version__
 from stagelight.cli.autopath import is_on_the_path
-from stagelight.cli.doctor_app import libraries, print_libraries, winner
+from stagelight.cli.doctor_app import Library, libraries, print_libraries, unseen, winner
+from stagelight.cli.doctor_wrappers import CannotImport
 from stagelight.cli.env import ENDPOINT, HEADERS, PROTOCOL, SERVICE
 from stagelight.cli.failures import CommandError, ExitCode
 from stagelight.cli.options import SOURCE_VARIABLE, opened_source
@@ -49,6 +49,7 @@ _EXAMPLES = """\
 Examples:
   stagelight doctor                        run it where, and as, your application runs: it reads the environment
   stagelight doctor --app                  which client libraries are recorded, by whom, and what is missing
+  stagelight doctor --app shop.main        the same, and what the code of the application switches on: it is imported
   stagelight doctor --json
 
 Exit code 1 when there is a problem, 0 otherwise; warnings are no problem. Secrets are not shown, and nothing is sent
@@ -74,7 +75,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"the database to look at (default: {SOURCE_VARIABLE}, or that of `stagelight up`)",
     )
     parser.add_argument(
-        "--app", action="store_true", help="the client libraries of this environment instead: who records their calls"
+        "--app",
+        nargs="?",
+        const="",
+        metavar="MODULE",
+        help="the client libraries of this environment instead: who records their calls; the application's module, when "
+        "named, is imported to see what its code switches on",
     )
     parser.add_argument("--json", action="store_true", help="JSON for programs")
 
@@ -85,16 +91,32 @@ def run(args: argparse.Namespace) -> int:
         _installation, _activation, _export, _standard_settings, _own_settings, _ids, lambda: _database(args), _server,
         _prices,
     )  # fmt: skip
-    clients = libraries() if args.app else []
-    findings = [finding for look in ((_activation,) if args.app else looks) for finding in look()]
+    is_app = args.app is not None
+    clients, about_code = _clients(args.app) if is_app else ([], [])
+    findings = [*about_code, *(finding for look in ((_activation,) if is_app else looks) for finding in look())]
     if args.json:
-        rows = {"libraries": [client._asdict() for client in clients]} if args.app else {}
+        rows = {"libraries": [client._asdict() for client in clients]} if is_app else {}
         print_json({**rows, "findings": [finding._asdict() for finding in findings]})
     else:
-        if args.app:
+        if is_app:
             print_libraries(clients)
         _print(findings)
     return ExitCode.FAILED if any(finding.state == "problem" for finding in findings) else ExitCode.DONE
+
+
+def _clients(module: str) -> tuple[Sequence[Library], list[Finding]]:
+    """The libraries, and what could be seen of the application's code."""
+    if not module:
+        advice = "to see it, name the application's module, which is imported then: stagelight doctor --app shop.main"
+        return libraries(), [
+            Finding(name, "warning", f"{found} is installed; whether your code switches it on cannot be seen", advice)
+            for name, found in unseen()
+        ]
+    try:
+        return libraries(module), [Finding("application", "ok", f"{module} was imported, as under `stagelight run`")]
+    except CannotImport as error:
+        advice = "name it as a server would, shop.main or shop.main:app, from the folder where it is started"
+        return libraries(), [Finding("application", "problem", f"{module} cannot be imported: {error}", advice)]
 
 
 def _installation() -> Iterator[Finding]:

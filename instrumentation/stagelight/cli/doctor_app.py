@@ -9,10 +9,11 @@ from importlib.metadata import PackageNotFoundError, entry_points, version
 from typing import Final, NamedTuple
 
 from stagelight import settings
+from stagelight.cli.doctor_wrappers import wrappers_in
 from stagelight.cli.output import DIM, STRONG, WARN, Cell, Column, Content, Screen
 from stagelight.instrumentations import Instrumentation, duplicates, installed
 
-__all__ = ["Library", "libraries", "print_libraries", "winner"]
+__all__ = ["Library", "libraries", "print_libraries", "unseen", "winner"]
 
 _DISABLED: Final = "OTEL_PYTHON_DISABLED_INSTRUMENTATIONS"
 _DISTRO: Final = "OTEL_PYTHON_DISTRO"
@@ -25,6 +26,8 @@ _UNKNOWN_CLIENTS: Final = (
     "ollama", "pinecone", "pymilvus", "replicate", "together", "voyageai", "weaviate-client",
 )  # fmt: skip
 """AI clients that nobody of ours records: known, so that their absence is said."""
+_BY_CODE: Final = ("logfire", "openlit", "traceloop-sdk")
+"""Packages that record calls of clients once a line of the application's code says so."""
 
 
 class Library(NamedTuple):
@@ -47,32 +50,57 @@ def winner() -> str:
     return names[0] if names else ""
 
 
-def libraries() -> list[Library]:
-    """Every installed library that somebody records or could, by name."""
+def libraries(module: str = "") -> list[Library]:
+    """Every installed library that somebody records or could, by name.
+
+    Args:
+        module: the application's, which is imported to see what its code switches on; default no look at it.
+
+    Raises:
+        CannotImport: that is not possible.
+    """
     known = list(installed())
     names = {*_HTTP, *_UNKNOWN_CLIENTS, *(library for one in known for library in one.libraries)}
-    return [_looked_at(name, found, known) for name in sorted(names) if (found := _version(name)) is not None]
+    versions = {name: found for name in sorted(names) if (found := _version(name)) is not None}
+    by_code = wrappers_in(module, versions) if module else {}
+    return [_looked_at(name, found, known, by_code.get(name, ())) for name, found in versions.items()]
 
 
-def _looked_at(name: str, found: str, known: Sequence[Instrumentation]) -> Library:
+def unseen() -> Iterator[tuple[str, str]]:
+    """Name and version of installed packages of which only the application's code says whether they record."""
+    for name in _BY_CODE:
+        found = _version(name)
+        if found is not None:
+            yield name, found
+
+
+def _looked_at(name: str, found: str, known: Sequence[Instrumentation], by_code: Sequence[str]) -> Library:
     off = _switched_off()
     at_it = sorted((one for one in known if name in one.libraries), key=lambda one: not one.is_ours)
     supported = [one for one in at_it if _supports(one, name, found)]
     working = [one for one in supported if one.is_ours and not _is_off(one, off)]
     beside = [one for one in supported if not one.is_ours and not _is_off(one, off)]
-    again = [one for one in beside if any(ours.counts for ours in working) and duplicates(one, name)]
+    again = [one for one in beside if any(ours.counts for ours in working) and duplicates(one.package, name)]
     replaced = again if _is_our_distro() else []
     recording = tuple(f"{one.name} ({one.package} {one.version})" for one in (*working, *beside) if one not in replaced)
-    if again and not replaced:
+    packages = {f"{one.package} {one.version}" for one in (*working, *beside) if one not in replaced}
+    in_code = [one for one in by_code if one not in packages]
+    ours = [one.name for one in working if one.counts]
+    if in_code and ours and duplicates(in_code[0], name):
+        missing = (
+            f"the code switches on {in_code[0]} for the same calls: they count twice, or without costs where it "
+            f"silences others; take that out, or ours by {_DISABLED}={ours[0]}"
+        )
+    elif again and not replaced:
         missing = (
             f"{again[0].name} of {again[0].package} records the same calls, which counts them twice: "
             f"export {_DISTRO}={_OURS}, or switch one of them off by {_DISABLED}"
         )
-    elif recording:
+    elif recording or in_code:
         missing = ""
     else:
         missing = _why_not(name, at_it, supported)
-    return Library(name, found, recording, missing)
+    return Library(name, found, (*recording, *(f"{one}, by the application's code" for one in in_code)), missing)
 
 
 def _why_not(name: str, at_it: Sequence[Instrumentation], supported: Sequence[Instrumentation]) -> str:

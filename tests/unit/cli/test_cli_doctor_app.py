@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -171,3 +172,102 @@ def test_who_only_takes_a_request_along_replaces_nobody(run: Run) -> None:
     assert [one.partition(" ")[0] for one in libraries["celery"]["recorded_by"]] == ["stagelight-celery", "celery"]
     assert libraries["celery"]["missing"] == ""
     assert instrumentations.stands_for(official, instrumentations.libraries_of(["celery"])) is None
+
+
+RECORDER = """
+import functools
+import wrapt
+
+class Around:
+    def __call__(self, wrapped, instance, args, kwargs):
+        return wrapped(*args, **kwargs)
+
+def wrap_a_class():
+    wrapt.wrap_function_wrapper("openai.resources.embeddings", "Embeddings.create", Around())
+
+def wrap_a_client(client):
+    inner = client.request
+
+    @functools.wraps(inner)
+    def request(*args, **kwargs):
+        return inner(*args, **kwargs)
+
+    client.request = request
+"""
+APPLICATION = """
+print("hello")
+import threading
+import anthropic
+import openai
+import qdrant_client
+import recorder
+
+recorder.wrap_a_class()
+client = anthropic.Anthropic(api_key="any")
+recorder.wrap_a_client(client)
+
+inner = qdrant_client.QdrantClient.query_points
+qdrant_client.QdrantClient.query_points = lambda *args, **kwargs: inner(*args, **kwargs)
+threading.Thread(target=threading.Event().wait).start()
+"""
+
+
+@pytest.fixture
+def application(tmp_path: Path, install: Install, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A module that switches on a package without an entry point, and does not end by itself."""
+    install("recorder-sdk", "2.1")
+    (tmp_path / "site" / "recorder_sdk-2.1.dist-info" / "top_level.txt").write_text("recorder\n")
+    (tmp_path / "site" / "recorder.py").write_text(RECORDER)
+    (tmp_path / "shop_app.py").write_text(APPLICATION)
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{tmp_path / 'site'}")
+    return "shop_app"
+
+
+def test_what_the_code_switches_on_is_seen(application: str, run: Run) -> None:
+    """Wrappers on a class and on one client are named with their package; the application's own ones are not."""
+    document = json.loads(run("doctor", "--app", f"{application}:app", "--json").out)
+    libraries = {one["library"]: one for one in document["libraries"]}
+    by_code = "recorder-sdk 2.1, by the application's code"
+
+    assert {name for name, one in libraries.items() if by_code in one["recorded_by"]} == {"openai", "anthropic"}
+    assert libraries["openai"]["recorded_by"][0].startswith("stagelight-openai ")
+    assert libraries["openai"]["missing"] == (
+        "the code switches on recorder-sdk 2.1 for the same calls: they count twice, or without costs where it "
+        "silences others; take that out, or ours by OTEL_PYTHON_DISABLED_INSTRUMENTATIONS=stagelight-openai"
+    )
+    assert libraries["qdrant-client"]["missing"] == ""
+    assert document["findings"][0] == {
+        "about": "application",
+        "state": "ok",
+        "found": "shop_app:app was imported, as under `stagelight run`",
+        "advice": "",
+    }
+
+
+def test_what_cannot_be_seen_without_the_code_is_said(run: Run, install: Install) -> None:
+    """A package that only code switches on is a warning, and the way to see it is the advice."""
+    assert "logfire" not in _document(run)[1]
+    install("logfire", "5.4.0")
+
+    assert _document(run)[1]["logfire"] == {
+        "about": "logfire",
+        "state": "warning",
+        "found": "5.4.0 is installed; whether your code switches it on cannot be seen",
+        "advice": "to see it, name the application's module, which is imported then: stagelight doctor --app shop.main",
+    }
+
+
+def test_an_application_that_cannot_be_imported_is_a_problem(application: str, run: Run, tmp_path: Path) -> None:
+    """The last line of the failure is told, and the libraries are listed as without the application."""
+    (tmp_path / f"{application}.py").write_text("raise RuntimeError('no database')")
+    result = run("doctor", "--app", application, "--json")
+    document = json.loads(result.out)
+
+    assert result.status == 1
+    assert document["findings"][0] == {
+        "about": "application",
+        "state": "problem",
+        "found": "shop_app cannot be imported: RuntimeError: no database",
+        "advice": "name it as a server would, shop.main or shop.main:app, from the folder where it is started",
+    }
+    assert "openai" in {one["library"] for one in document["libraries"]}
