@@ -45,7 +45,9 @@ What the official instrumentations read, and what has no effect here:
 
 _END: Final = """
 Other variables that an instrumentation reads work as it documents them. Of lists, the parts that are accepted keep
-their effect, but for propagators and exporters. A variable without a value is not set.
+their effect, but for propagators and exporters. A variable without a value is not set. Wrong parts of lists and of
+`OTEL_PYTHON_*` are taken out of the environment of the process, because they are read again at the first request and in
+forked children; every other variable stays as it is.
 
 `opentelemetry-instrument` imports OpenTelemetry before Stagelight is found: it ends at once with a wrong
 `OTEL_PROPAGATORS`, takes OpenTelemetry's own distribution with a wrong `OTEL_PYTHON_DISTRO`, and has words of its own

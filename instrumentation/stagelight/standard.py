@@ -123,18 +123,19 @@ ROWS: Final = (
         "parentbased_always_on", "Which traces are kept. Metrics, costs and usage events do not depend on it."),
     StandardRow("OTEL_TRACES_SAMPLER_ARG", _accepted.sampler_argument, "a number from 0 to 1 for the ratios", "1",
         "Share of the traces that are kept."),
-    StandardRow(f"{_OF_PYTHON}ID_GENERATOR", _accepted.ids, "random, or the name of an installed one", "random",
+    StandardRow(f"{_OF_PYTHON}ID_GENERATOR", _accepted.installed_in("opentelemetry_id_generator", "random"),
+        "random, or the name of an installed one", "random",
         "How trace and span ids are drawn."),
     StandardRow("OTEL_PROPAGATORS", _accepted.propagators,
         "tracecontext, baggage, none, or names of installed propagators", "tracecontext,baggage",
         "Formats of the trace headers."),
-    StandardRow(f"{_OF_PYTHON}CONTEXT", _accepted.installed_in("opentelemetry_context"),
+    StandardRow(f"{_OF_PYTHON}CONTEXT", _accepted.installed_in("opentelemetry_context", "contextvars_context"),
         "contextvars_context, or the name of an installed one", "contextvars_context", "What holds the current span."),
     StandardRow("OTEL_SDK_DISABLED", _accepted.switch, "true or false", "false", "With true, no telemetry is made."),
     StandardRow(f"{_OF_PYTHON}SDK_INTERNAL_METRICS_ENABLED", _accepted.switch, "true or false", "false",
         "Metrics of the SDK about itself; Stagelight's own of delivery do not depend on it."),
     *(
-        StandardRow(variable, _accepted.installed_in(f"opentelemetry_{variable.split('_')[-1].lower()}"),
+        StandardRow(variable, _accepted.installed_in(f"opentelemetry_{variable.split('_')[-1].lower()}", "stagelight"),
             "stagelight, or the name of another installed one", "the first that is found", f"Which {what} is taken.")
         for variable, what in zip(CHOICE, ("distribution", "configurator"), strict=True)
     ),
