@@ -306,7 +306,8 @@ class Call(Scope):
             self._tell(facts)
         if self._turn is not None:
             self._turn.add(self.stage, self.start_s, end_s, facts.usage, facts.cost)
-        runtime.handover.put(partial(self._hand_in, facts, self.end_ns(end_s)))
+        # The owner of now: one who is named while this waits is not on the span of a call that was over before.
+        runtime.handover.put(partial(self._hand_in, facts, self._identity(), self.end_ns(end_s)))
 
     def _facts(self, end_s: float, outcome: Outcome) -> CallFacts:
         response, pace = self.response_facts, self._pace
@@ -332,7 +333,7 @@ class Call(Scope):
 
     def _tell(self, facts: CallFacts) -> None:
         with guard("upstream"):
-            tell(self._outer, facts, self.span, self._attributes(facts))
+            tell(self._outer, facts, self.span, self._attributes(facts, self._identity()))
 
     def _hear(self) -> None:
         """Take the facts of calls that another instrumentation left to this one."""
@@ -343,22 +344,21 @@ class Call(Scope):
                 self.response_facts = merged(heard.response, self.response_facts)
                 self.usage_facts = merged(heard.response.usage, self.usage_facts)
 
-    def _attributes(self, facts: CallFacts) -> dict[str, Any]:
-        upstream_cost = self._runtime.settings.cost_names == "upstream"
-        return call_attributes(facts, self._identity(), upstream_cost=upstream_cost)
+    def _attributes(self, facts: CallFacts, identity: Identity) -> dict[str, Any]:
+        return call_attributes(facts, identity, upstream_cost=self._runtime.settings.cost_names == "upstream")
 
-    def _hand_in(self, facts: CallFacts, end_ns: int) -> None:
+    def _hand_in(self, facts: CallFacts, identity: Identity, end_ns: int) -> None:
         runtime, turn = self._runtime, self._turn
         runtime.in_flight.change(facts.stage, self._in_flight_as, -1)
         if facts.own:
-            end_span(self.span, end_ns, self._attributes(facts), facts.error_type)
+            end_span(self.span, end_ns, self._attributes(facts, identity), facts.error_type)
         runtime.instruments.call(facts, self)
         if facts.own and facts.response is not None and facts.response.id is not None:
             runtime.recorded(facts.response.id, facts.request.provider)
         if facts.cost is None:
             return
         if turn is None:
-            self._bill(facts, end_ns, self._identity())
+            self._bill(facts, end_ns, identity)
         else:
             turn.bill(partial(self._bill, facts, end_ns))
 

@@ -317,3 +317,35 @@ def test_a_key_of_few_characters_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
 
     assert "at least 32 characters, 8 of them different" in str(refused.value)
     assert "aaaa" not in str(refused.value)
+
+
+def test_a_span_names_the_owner_of_its_end() -> None:
+    """An owner who is named while a call waits to be recorded is not on its span."""
+    said, errors, code = _run(
+        """
+        import threading
+        from opentelemetry import trace
+        from opentelemetry.sdk.trace import SpanProcessor
+
+        class Busy(SpanProcessor):
+            def on_end(self, span):
+                named.wait(60)
+                seen.append((span.name, span.attributes.get("stagelight.tenant")))
+
+        named, seen = threading.Event(), []
+        stagelight.configure()
+        trace.get_tracer_provider().add_span_processor(Busy())
+        with stagelight.turn("answer"):
+            for name in ("first", "second"):
+                with stagelight.llm(provider="acme", model=name) as call:
+                    call.cost("0.25")
+            stagelight.identify(tenant="acme")
+            named.set()
+        stagelight.flush()
+        print(json.dumps(sorted(seen)))
+        """,
+        **OFF,
+    )
+
+    assert said == [[["chat first", None], ["chat second", None], ["invoke_workflow answer", "acme"]]]
+    assert (errors, code) == ("", 0)
