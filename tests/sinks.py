@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import gzip
-import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent import futures
@@ -19,6 +18,7 @@ from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2, metric
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+from stack.substitution import free_port
 from stagelight import _runtime, _self_metrics
 from stagelight._handover import Handover
 from stagelight._version import SCHEMA_URL, __version__
@@ -157,9 +157,7 @@ def receiving(*, with_grpc: bool = False) -> Iterator[Sink]:
 
 def refused() -> str:
     """An address where nobody listens."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return f"http://127.0.0.1:{probe.getsockname()[1]}"
+    return f"http://127.0.0.1:{free_port()}"
 
 
 @contextlib.contextmanager

