@@ -6,7 +6,6 @@ import os
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -16,6 +15,8 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+
+from stack.substitution import free_port
 
 LIMIT_S = 120
 TABLES = """
@@ -89,7 +90,7 @@ def running(folder: Path) -> Iterator[Postgres]:
             os.chown(root, who["user"], who["group"])
         folder = _reachable(folder, root)
         log = root / "log"
-        server = Postgres("127.0.0.1", _free_port(), log)
+        server = Postgres("127.0.0.1", free_port(), log)
         options = ("-A", "trust", "-U", server.user, "--no-sync", "--locale=C", "-E", "UTF8", "--no-instructions")
         made = subprocess.run(
             [folder / "initdb", "-D", root / "data", *options],
@@ -137,10 +138,3 @@ def _fill(folder: Path, server: Postgres, process: subprocess.Popen[bytes]) -> N
         if process.poll() is not None or time.monotonic() > until:
             raise AssertionError(done.stderr + server.log.read_text())
         time.sleep(0.05)
-
-
-def _free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port: int = found.getsockname()[1]
-        return port

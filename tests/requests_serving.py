@@ -10,7 +10,7 @@ from typing import Any
 
 from uvicorn import Config, Server
 
-LIMIT_S = 20
+LIMIT_S = 60
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from chromadb.api.models.AsyncCollection import AsyncCollection
 from chromadb.api.models.Collection import Collection
 from chromadb.config import Settings
 from opentelemetry.trace import SpanKind, StatusCode
+from stack.substitution import free_port
 from stagelight import _guard
 from stagelight.conventions import attributes as a
 from stagelight.integrations import chromadb as integration
@@ -47,9 +48,7 @@ def instrumented() -> Iterator[ChromaInstrumentor]:
 @pytest.fixture(scope="module")
 def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     """Port of Chroma's own server."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        free: int = found.getsockname()[1]
+    free = free_port()
     folder = tmp_path_factory.mktemp("chroma")
     command = [Path(sys.executable).with_name("chroma"), "run", "--path", folder, "--host", "127.0.0.1"]
     process = subprocess.Popen(

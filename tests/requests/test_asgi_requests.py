@@ -18,7 +18,7 @@ from fastapi import FastAPI, WebSocket
 from fastapi.responses import StreamingResponse
 from opentelemetry import baggage
 from opentelemetry.instrumentation.fastapi import FastAPIInstrumentor
-from requests_serving import first_bytes, served
+from requests_serving import LIMIT_S, first_bytes, served
 from sentry_sdk.integrations.asgi import SentryAsgiMiddleware
 from stagelight import logs
 from stagelight._inbound import current_inbound
@@ -128,12 +128,12 @@ def make(request: pytest.FixtureRequest) -> Iterator[Callable[[Captured], FastAP
 def get(port: int, path: str, **headers: str) -> httpx.Response:
     """One answer."""
     given = {name.replace("_", "-"): value for name, value in headers.items()}
-    return httpx.get(f"http://127.0.0.1:{port}{path}", headers=given, timeout=20)
+    return httpx.get(f"http://127.0.0.1:{port}{path}", headers=given, timeout=LIMIT_S)
 
 
 def wait_for_turns(captured: Captured, count: int) -> None:
     """Wait until turns have ended: the server works in threads of its own."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + LIMIT_S
     while len(captured.turns) < count and time.monotonic() < deadline:
         time.sleep(0.01)
     assert len(captured.turns) == count
@@ -229,7 +229,7 @@ def test_a_websocket_is_one_turn(make: Callable[[Captured], FastAPI], code: int,
     with capture() as captured, served(make(captured)) as port:
         with connect(f"ws://127.0.0.1:{port}/chat", additional_headers={"X-Request-ID": "req-4"}) as client:
             client.send("hello")
-            assert client.recv(timeout=20) == "HELLO"
+            assert client.recv(timeout=LIMIT_S) == "HELLO"
             assert client.response.headers["x-request-id"] == "req-4"
             client.close(code)
         wait_for_turns(captured, 1)
@@ -319,7 +319,7 @@ def test_a_cookie_is_found_beside_odd_ones(cookies: list[str]) -> None:
 
     app = RequestMiddleware(Starlette(routes=[Route("/", ask)]))
     with capture(request_identity="conversation_id=cookie:chat") as captured, served(app) as port:
-        httpx.get(f"http://127.0.0.1:{port}/", headers=[("cookie", one) for one in cookies], timeout=20)
+        httpx.get(f"http://127.0.0.1:{port}/", headers=[("cookie", one) for one in cookies], timeout=LIMIT_S)
         wait_for_turns(captured, 1)
 
     assert captured.turns[0].attributes[a.GEN_AI_CONVERSATION_ID] == "c-1"
@@ -475,7 +475,7 @@ def test_pipelined_requests_have_nothing_of_each_other() -> None:
     first = f"{first}\r\ntraceparent: {PARENT['traceparent']}"
     second = "GET / HTTP/1.1\r\nHost: test\r\nX-Request-ID: two\r\nConnection: close"
     with capture() as captured, served(RequestMiddleware(Starlette(routes=[Route("/", ask)]))) as port:
-        with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+        with socket.create_connection(("127.0.0.1", port), timeout=LIMIT_S) as connection:
             connection.sendall(f"{first}\r\n\r\n{second}\r\n\r\n".encode())
             while connection.recv(65536):
                 pass

@@ -25,6 +25,7 @@ from opentelemetry import propagate, trace
 from opentelemetry.context import Context
 from opentelemetry.instrumentation.celery import CeleryInstrumentor as OfficialInstrumentor
 from opentelemetry.instrumentation.threading import ThreadingInstrumentor
+from stack.substitution import free_port
 from stagelight._inbound import REQUEST_KEY, Inbound, current_inbound
 from stagelight._lifecycle import Attachment
 from stagelight._tasks import carried, with_owner
@@ -36,7 +37,7 @@ from stagelight.propagation import HostAwarePropagator
 from stagelight.testing import Captured, capture
 
 OWNER = Identity(tenant="acme", feature="help", user="h1:00000000:0123456789abcdef0123456789abcdef")
-LIMIT_S = 30
+LIMIT_S = 120
 
 needs_redis = pytest.mark.skipif(shutil.which("redis-server") is None, reason="needs redis-server on PATH")
 
@@ -65,9 +66,7 @@ def host_aware() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     """Port of a Redis of our own."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
+    port = free_port()
     folder: Path = tmp_path_factory.mktemp("redis")
     command = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder)]
     with (folder / "log").open("w") as log:

@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -19,13 +18,14 @@ from typing import Any
 import httpx
 import pytest
 from receiving import options
+from stack.substitution import free_port
 from stagelight.conventions import attributes as a
 from stagelight.embedded.background import EmbeddedServer
 from stagelight.sim import Simulator
 from stagelight.sources import open_source
 
 GATEWAY = Path(__file__).resolve().parents[2] / "examples" / "node-gateway"
-LIMIT_S = 60
+LIMIT_S = 180
 
 pytestmark = [
     pytest.mark.skipif(shutil.which("node") is None, reason="needs Node.js 20 or newer"),
@@ -70,19 +70,12 @@ def running(command: list[str], **variables: str) -> Iterator[subprocess.Popen[s
             process.communicate()
 
 
-def free_port() -> int:
-    """A port that nobody has now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def until_it_answers(url: str) -> None:
     """Wait for a server that is starting."""
     deadline = time.monotonic() + LIMIT_S
     while True:
         try:
-            httpx.get(url, timeout=5)
+            httpx.get(url, timeout=LIMIT_S)
         except httpx.TransportError:
             if time.monotonic() > deadline:
                 raise
