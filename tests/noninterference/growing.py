@@ -6,6 +6,7 @@ import asyncio
 import gc
 import re
 import threading
+import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -22,8 +23,8 @@ WARM_UP = 5
 """Calls of each use after which caches, connections and threads are there."""
 NOISE = 250
 """Objects that come and go with the servers in this process; one call of ours that is kept has about fifteen."""
-ATTEMPTS = 35
-"""Of counting again, for seven seconds: servers close their side of a connection late, some after five seconds."""
+PATIENCE_S = 30.0
+"""For counting again: servers close their side of a connection late, some after five seconds."""
 
 _NOT_OURS = re.compile(r"process_request_thread|^asyncio_\d+$")
 """Servers of the tests take one per connection, event loops one now and then to look up a name."""
@@ -75,17 +76,18 @@ class Load(NamedTuple):
     """Calls of every other use."""
     is_patient: bool = False
     """Whether new objects may take their time to go away, as new files always may."""
+    patience_s: float = PATIENCE_S
+    """How long that may take, in seconds."""
 
 
-async def _growth(before: Growth, *, is_patient: bool) -> Growth:
+async def _growth(before: Growth, load: Load) -> Growth:
     await _drop_timers()
-    more = _more(_counts(), before)
-    for _ in range(ATTEMPTS):
-        if more.is_none or (more.files <= 0 and not is_patient):
-            break
-        await asyncio.sleep(0.2)
+    deadline = time.monotonic() + load.patience_s
+    while True:
         more = _more(_counts(), before)
-    return more
+        if more.is_none or (more.files <= 0 and not load.is_patient) or time.monotonic() > deadline:
+            return more
+        await asyncio.sleep(0.2)
 
 
 def grown(
@@ -118,7 +120,7 @@ def grown(
             gc.freeze()
             before = _counts()
             await call((load.each, others), (max(load.each, load.calls - load.each * len(others)), [first]))
-            more = await _growth(before, is_patient=load.is_patient)
+            more = await _growth(before, load)
             return more, Counter(type(one).__name__ for one in gc.get_objects()).most_common(12)
 
     with warnings.catch_warnings():

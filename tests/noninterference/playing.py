@@ -23,6 +23,9 @@ __all__ = ["Notes", "Run", "answered", "call_only", "differences", "item_of", "i
 Run = tuple[list[Any], list[Any]]
 """What the caller saw, and what the server got."""
 
+PATIENCE_S = 5.0
+"""How long tasks that a client left may take to end, on a busy machine."""
+
 _USERS = str(Path(__file__).parent)
 _BESIDE = re.compile(
     re.escape(str(Path(stagelight.__file__).parent)) + r"|[\\/](?:wrapt|opentelemetry)[\\/]|contextlib\.py$"
@@ -184,8 +187,8 @@ def played(client: Client, server: Server, options: Options, act: Callable[[Any,
             before = asyncio.all_tasks()
             await act(opened, notes)
             left = asyncio.all_tasks() - before
-            if left:  # those that close what was left have their second
-                _, left = await asyncio.wait(left, timeout=1)
+            if left:  # those that close what was left may finish
+                _, left = await asyncio.wait(left, timeout=PATIENCE_S)
             notes.say("tasks", len(left))
 
     with lived(notes):
