@@ -34,8 +34,7 @@ def test_hover_shows_the_figures_of_a_step(browser: Browser, server: Running) ->
     browser.open(f"{server.address}/?range=1h")
     browser.wait(lambda: not browser.one("#live").get_attribute("hidden"))
 
-    browser.point("#latency .plot", x=0.7)
-    told = browser.wait(lambda: browser.text("#tip")).splitlines()
+    told = browser.wait(lambda: [browser.point("#latency .plot", x=0.7), browser.text("#tip")][1]).splitlines()
     box = browser.run("return document.getElementById('tip').getBoundingClientRect().toJSON()")
 
     assert " to " in told[0]
@@ -43,8 +42,7 @@ def test_hover_shows_the_figures_of_a_step(browser: Browser, server: Running) ->
     assert all(line.endswith((" ms", " s")) for line in told[1:])
     assert box["left"] >= 0
     assert box["right"] <= 1440
-    browser.point("h1")
-    browser.wait(lambda: not browser.one("#tip").is_displayed())
+    browser.wait(lambda: [browser.point("h1"), not browser.one("#tip").is_displayed()][1])
 
 
 @pytest.mark.parametrize(("label", "name"), [("15 min", "15m"), ("24 h", "24h"), ("7 d", "7d"), ("30 d", "30d")])
@@ -87,7 +85,7 @@ def test_live_page_takes_new_turns_in_place(browser: Browser, server: Running) -
     browser.wait(lambda: new in browser.one("#turns tbody a").get_attribute("href"))
     assert browser.run("return [document.activeElement.href, scrollY]") == [address, 300]
     assert browser.run("return window.kept.every((element) => element.isConnected)")
-    assert "newcomer" in browser.text("#turns tbody tr")
+    assert browser.wait(lambda: "newcomer" in browser.text("#turns tbody tr"))
 
     browser.click("#live")
     assert browser.text("#live") == "Paused"
