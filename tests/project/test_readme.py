@@ -46,7 +46,7 @@ def test_the_example_runs_as_written() -> None:
             "OTEL_LOGS_EXPORTER": "none",
         }
         done = subprocess.run(
-            [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60, check=False
+            [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=180, check=False
         )
 
     assert (done.returncode, done.stderr) == (0, "")

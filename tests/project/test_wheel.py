@@ -28,7 +28,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel of this checkout, built without network."""
     folder = tmp_path_factory.mktemp("wheel")
     command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(ROOT)]
-    subprocess.run(command, check=True, capture_output=True, timeout=120)
+    subprocess.run(command, check=True, capture_output=True, timeout=300)
     [built] = folder.glob("*.whl")
     return built
 
@@ -45,7 +45,7 @@ def test_the_demo_runs_from_it(wheel: Path, tmp_path: Path) -> None:
     """Installed beside no checkout, the demo asks its questions and says what it saw."""
     target = tmp_path / "installed"
     install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target", str(target)]
-    subprocess.run([*install, str(wheel)], check=True, capture_output=True, timeout=120)
+    subprocess.run([*install, str(wheel)], check=True, capture_output=True, timeout=300)
     environment = {**os.environ, "PYTHONPATH": str(target), "XDG_DATA_HOME": str(tmp_path / "data")}
     command = [sys.executable, "-P", "-m", "stagelight", "demo", "--turns", "8", "--speed", "20", "--port", "0"]
     done = subprocess.run(
@@ -54,7 +54,7 @@ def test_the_demo_runs_from_it(wheel: Path, tmp_path: Path) -> None:
         env=environment,
         capture_output=True,
         text=True,
-        timeout=90,
+        timeout=300,
         check=False,
     )
 
