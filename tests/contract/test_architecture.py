@@ -37,7 +37,6 @@ ORDER = (
     "_accepted",
     "standard",
     "settings_page",
-    "_forks",
     "_bounds",
     "_labels",
     "_modalities",

@@ -32,7 +32,7 @@ class Verb(Protocol):
 
 VERBS: Final[Mapping[str, str]] = MappingProxyType(
     {
-        "demo": "see it work: 40 calls of a voice assistant, measured and priced",
+        "demo": "see it work: 40 questions to a voice assistant, measured and priced",
         "up": "start the server that receives and keeps telemetry, with its pages",
         "run": "start a Python program with its calls recorded, without changing it",
         "autopath": "print the folder that does the same for every program, on PYTHONPATH",
