@@ -46,6 +46,7 @@ with stagelight.turn("work", tenant=f"tenant-{number % 3}"):
         verb = stagelight.embedding if "embedding" in model else stagelight.llm
         with verb(provider="openai", model=model) as call:
             call.usage(input_tokens=1000 + 37 * number + at, output_tokens=None if "embedding" in model else number)
+assert stagelight.shutdown(60)  # as at the end of the process, with time for a busy machine
 """
 
 
