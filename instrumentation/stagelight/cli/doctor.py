@@ -79,8 +79,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         const="",
         metavar="MODULE",
-        help="the client libraries of this environment instead: who records their calls; the application's module, when "
-        "named, is imported to see what its code switches on",
+        help="the client libraries of this environment instead: who records their calls; the application's module, "
+        "when named, is imported to see what its code switches on",
     )
     parser.add_argument("--json", action="store_true", help="JSON for programs")
 
