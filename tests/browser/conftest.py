@@ -84,7 +84,10 @@ def odd_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 
 @pytest.fixture
 def empty_server(tmp_path: Path) -> Iterator[Running]:
-    """A server that has received nothing."""
+    """A server that has received nothing.
+
+    To be named before the browser, whose page asks it again and again: it must leave before the server does.
+    """
     with running(tmp_path) as server:
         yield server
 

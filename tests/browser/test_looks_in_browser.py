@@ -63,7 +63,7 @@ def test_fits_and_can_be_read(browser: Browser, server: Running, odd_server: Run
         browser.complaints()  # the missing trace is a 404 that the browser mentions
 
 
-def test_empty_page_fits(browser: Browser, empty_server: Running) -> None:
+def test_empty_page_fits(empty_server: Running, browser: Browser) -> None:
     """The page of a server without data fits a phone."""
     browser.open(empty_server.address, width=375, theme="dark")
 

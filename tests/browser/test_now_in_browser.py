@@ -97,7 +97,7 @@ def test_live_page_takes_new_turns_in_place(browser: Browser, server: Running) -
     browser.run("sessionStorage.clear()")
 
 
-def test_live_page_says_when_nobody_answers(browser: Browser, empty_server: Running) -> None:
+def test_live_page_says_when_nobody_answers(empty_server: Running, browser: Browser) -> None:
     """When the server does not answer, the switch says so and the page stays as it is."""
     browser.open(empty_server.address)
     browser.driver.execute_cdp_cmd("Network.enable", {})
@@ -105,12 +105,13 @@ def test_live_page_says_when_nobody_answers(browser: Browser, empty_server: Runn
     try:
         browser.wait(lambda: browser.text("#live") == "No answer")
         assert browser.text("h1") == "Waiting for the first signal."
-        browser.complaints()  # the browser may mention the blocked request
     finally:
         browser.driver.execute_cdp_cmd("Network.setBlockedURLs", {"urls": []})
+    browser.open("about:blank")  # the page asks no more
+    browser.complaints()  # the browser may mention the blocked requests
 
 
-def test_empty_page_says_what_to_do_and_fills_by_itself(browser: Browser, empty_server: Running) -> None:
+def test_empty_page_says_what_to_do_and_fills_by_itself(empty_server: Running, browser: Browser) -> None:
     """Without data the page names the next step and its own address; the first turn replaces it."""
     browser.open(empty_server.address)
 
