@@ -48,7 +48,7 @@ def metric(stack: Stack, name: str) -> float:
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """A stack to be broken; every test leaves it running again."""
-    with Stack(tmp_path_factory.mktemp("stack"), SERVICES) as stack:
+    with Stack(tmp_path_factory.mktemp("stack"), SERVICES, stand_in=True) as stack:
         yield stack
 
 
@@ -125,7 +125,7 @@ def small_disk(folder: Path) -> Iterator[None]:
 @pytest.mark.skipif(shutil.which("mount") is None or os.geteuid() != 0, reason="needs root to mount a small disk")
 def test_a_full_disk_is_survived(tmp_path: Path) -> None:
     """The queue has no room left: the Collector refuses and counts, and when there is room goes on by itself."""
-    stack = Stack(tmp_path, SERVICES)
+    stack = Stack(tmp_path, SERVICES, stand_in=True)
     with small_disk(stack.path("collector", QUEUE)), stack:
         pid = stack.pid("collector")
         stack.stop("tempo")
