@@ -13,6 +13,7 @@ import pytest
 from opentelemetry import context as otel_context
 from opentelemetry._logs import LogRecord, SeverityNumber
 from sinks import delivering, receiving, refused
+from stagelight.export.accounting import Signal
 from stagelight.export.complaints import Complaints
 from stagelight.export.providers import VALUE_CHARACTERS, Providers
 
@@ -117,7 +118,7 @@ def test_the_application_may_speak_of_its_own_exporters(caplog: pytest.LogCaptur
     complaints = Complaints()
     complaints.begin()
     logger.error("the application's")
-    token = otel_context.attach(complaints.context)
+    token = otel_context.attach(complaints.context("traces"))
     logger.error("ours")
     complaints.end()
     logger.error("ours, after the end")
@@ -125,6 +126,28 @@ def test_the_application_may_speak_of_its_own_exporters(caplog: pytest.LogCaptur
 
     assert [record.getMessage() for record in caplog.records] == ["the application's", "ours, after the end"]
     assert complaints not in logger.filters
+
+
+def test_the_words_that_are_quoted_are_about_what_was_lost(caplog: pytest.LogCaptureFixture) -> None:
+    """What the exporter of another signal said waits until that one loses something."""
+    logger = logging.getLogger("opentelemetry.exporter.otlp.proto.grpc.exporter")
+    complaints = Complaints(period_s=0)
+    complaints.begin()
+    signals: tuple[Signal, ...] = ("logs", "traces")
+    for signal in signals:
+        token = otel_context.attach(complaints.context(signal))
+        logger.error("no %s", signal)
+        otel_context.detach(token)
+    complaints.lost(2, "traces")
+    complaints.lost(1, "traces")
+    complaints.lost(3, "logs")
+    complaints.end()
+
+    assert [record.getMessage() for record in caplog.records] == [
+        "not delivered and dropped: traces 2; the exporter says: no traces",
+        "not delivered and dropped: traces 1",
+        "not delivered and dropped: logs 3; the exporter says: no logs",
+    ]
 
 
 def test_delivery_goes_on_when_the_back_end_is_back(protocol: str) -> None:

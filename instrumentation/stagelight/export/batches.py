@@ -177,7 +177,7 @@ class BatchQueue(Generic[Item]):
             return batch
 
     def _run(self) -> None:
-        otel_context.attach(self._complaints.context)
+        otel_context.attach(self._complaints.context(self.account.signal))
         try:
             while batch := self._take():
                 self._send(batch)

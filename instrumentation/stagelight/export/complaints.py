@@ -10,7 +10,7 @@ import logging
 import threading
 import time
 from collections import Counter
-from typing import Final
+from typing import Any, Final
 
 from opentelemetry import context as otel_context
 from opentelemetry.context import Context
@@ -56,7 +56,7 @@ class _Sparing(logging.Filter):
 
 
 class Complaints(logging.Filter):
-    """Keeps back the lines of exporters that run in ``context``, and says once a period what was lost.
+    """Keeps back the lines of exporters that run in a ``context``, and says once a period what was lost.
 
     Args:
         period_s: seconds between two lines at least.
@@ -73,19 +73,20 @@ class Complaints(logging.Filter):
         """Forget everything, as a forked child must."""
         self._lock = threading.RLock()
         self._lost: Counter[Signal] = Counter()
-        self._reason = ""
+        self._reasons: dict[Signal, str] = {}
         self._said_at = -self._period_s
 
-    @property
-    def context(self) -> Context:
-        """The context exports run in."""
-        return otel_context.set_value(_COMPLAINTS_KEY, self, otel_context.set_value(SUPPRESS_KEY, True, Context()))
+    def context(self, signal: Signal) -> Context:
+        """The context in which exports of a signal run."""
+        quiet = otel_context.set_value(SUPPRESS_KEY, True, Context())
+        return otel_context.set_value(_COMPLAINTS_KEY, (self, signal), quiet)
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Keep back what an exporter of ours says; the application's own exporters speak for themselves."""
-        if record.levelno < logging.WARNING or otel_context.get_value(_COMPLAINTS_KEY) is not self:
+        running: Any = otel_context.get_value(_COMPLAINTS_KEY)
+        if record.levelno < logging.WARNING or running is None or running[0] is not self:
             return True
-        self._reason = self._reason or record.getMessage()  # the first says why, later ones that it was given up
+        self._reasons.setdefault(running[1], record.getMessage())  # the first says why, later ones that it gave up
         return False
 
     def lost(self, items: int, signal: Signal) -> None:
@@ -100,8 +101,9 @@ class Complaints(logging.Filter):
     def _say(self) -> None:
         with self._lock:
             lost, self._lost = self._lost, Counter()
-            reason, self._reason = self._reason, ""
+            reasons = [self._reasons.pop(signal) for signal in lost if signal in self._reasons]
         if lost:
+            reason = reasons[0] if reasons else ""
             items = ", ".join(f"{signal} {count}" for signal, count in lost.items())
             logger.warning("not delivered and dropped: %s%s", items, reason and f"; the exporter says: {reason}")
 

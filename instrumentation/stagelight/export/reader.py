@@ -104,7 +104,7 @@ class PushReader(MetricReader):
         self._collected = metrics_data
 
     def _run(self) -> None:
-        otel_context.attach(self._complaints.context)
+        otel_context.attach(self._complaints.context("metrics"))
         due = time.monotonic() + self._interval_s
         while True:
             with self._changed:
