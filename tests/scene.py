@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from stagelight.sources import Window
@@ -104,11 +105,15 @@ def _usage() -> list[object]:
     ]  # fmt: skip
 
 
-def write_scene(path: Path) -> None:
-    """Make a database with the scene."""
-    store(
-        path,
+def requests() -> list[Any]:
+    """The scene as a program sends it."""
+    return [
         traces(*_spans()),
         logs(*_usage(), record("hello", at=1, trace=1, severity_number=17), record({"k": [1]}, at=40), service="app"),
         logs(record("other", at=41, event_name="tick"), service="other"),
-    )
+    ]
+
+
+def write_scene(path: Path) -> None:
+    """Make a database with the scene."""
+    store(path, *requests())

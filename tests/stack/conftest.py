@@ -8,6 +8,9 @@ from collections.abc import Generator, Iterator
 from typing import Any
 
 import pytest
+from stack import demo
+from stack.demo import Sent
+from stack.gateway import Gateway, in_front_of
 from stack.native import STACKS, Stack
 from stack.outputs import Outputs, collecting
 
@@ -23,6 +26,19 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """Every service that has a program here, and something in Tempo's place; for tests that stop and break nothing."""
     with Stack(tmp_path_factory.mktemp("stack")) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def sent(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Sent:
+    """The demo's forty turns, sent to the stack; all that was acknowledged."""
+    return demo.run(stack, tmp_path_factory.mktemp("demo"))
+
+
+@pytest.fixture(scope="session")
+def gateway(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    """The gateway in front of the whole stack."""
+    with in_front_of(stack, tmp_path_factory.mktemp("gateway")) as one:
+        yield one
 
 
 @pytest.fixture(scope="module")

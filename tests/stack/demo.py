@@ -48,11 +48,14 @@ class Sent:
     """``service.instance.id`` of every request."""
     refused: list[tuple[str, int]] = field(default_factory=list)
     """Path and status of requests that were not answered with 200."""
+    requests: list[tuple[str, bytes]] = field(default_factory=list)
+    """Path and body of each, in order."""
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def take(self, path: str, body: bytes) -> None:
         """Remember a request."""
         with self.lock:
+            self.requests.append((path, body))
             if path == "/v1/traces":
                 for group in ExportTraceServiceRequest.FromString(body).resource_spans:
                     self._resource(group.resource)

@@ -33,7 +33,7 @@ class Gateway:
 
 
 @contextmanager
-def gateway(stack: Stack, folder: Path) -> Iterator[Gateway]:
+def in_front_of(stack: Stack, folder: Path) -> Iterator[Gateway]:
     """nginx as compose runs it; only addresses and paths differ.
 
     Args:

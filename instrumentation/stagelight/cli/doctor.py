@@ -24,7 +24,7 @@ from stagelight.cli.doctor_app import Library, libraries, print_libraries, unsee
 from stagelight.cli.doctor_wrappers import CannotImport
 from stagelight.cli.env import ENDPOINT, HEADERS, PROTOCOL, SERVICE
 from stagelight.cli.failures import CommandError, ExitCode
-from stagelight.cli.options import SOURCE_VARIABLE, opened_source
+from stagelight.cli.options import GATEWAY_TOKEN_VARIABLE, SOURCE_VARIABLE, opened_source
 from stagelight.cli.output import BAD, DIM, STRONG, WARN, Cell, Screen
 from stagelight.cli.prices import load_prices
 from stagelight.cli.reading import contents, print_json
@@ -188,7 +188,9 @@ def _own_settings() -> Iterator[Finding]:
             yield Finding(row.variable, "ok", shown_hosts(value))
         elif value:
             yield Finding(row.variable, "ok", "set (not shown)" if row.secret else value)
-    for item in unknown({*(row.variable for row in settings.ROWS), SOURCE_VARIABLE, TOKEN_VARIABLE}):
+    for item in unknown(
+        {*(row.variable for row in settings.ROWS), SOURCE_VARIABLE, GATEWAY_TOKEN_VARIABLE, TOKEN_VARIABLE}
+    ):
         yield Finding(item.variable, "problem", item.found, f"correct or unset it; accepted: {item.accepted}")
 
 

@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
         elif rows:
             _print(shown, utc=args.utc, left_out=len(rows) - len(shown))
         else:
-            calls = counted(source.totals(span).calls, "call")
+            calls = counted(sum(row.calls for row in source.cost(span, "stage")), "call")
             say_nothing_found(source, args, span, "errors", f"Good news: {calls} and no failure in this range.")
     return ExitCode.DONE
 

@@ -21,7 +21,8 @@ Examples:
   stagelight turns --slowest              the turns behind the figures
 
 Failed calls are included. "first" is the time to the first chunk of a streamed answer or the first audio byte; for
-turns it is the time to the first token. Percentiles are exact (nearest rank), not estimated from buckets."""
+turns it is the time to the first token. Percentiles are exact (nearest rank), not estimated from buckets; of a stack
+with more than 20,000 spans in the range, or with sampling, they are estimated (docs/cli.md, "Read the stack")."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

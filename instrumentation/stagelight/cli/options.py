@@ -15,6 +15,7 @@ from stagelight.cli.failures import CommandError, ExitCode
 from stagelight.sources.model import Source, Window
 
 __all__ = [
+    "GATEWAY_TOKEN_VARIABLE",
     "SOURCE_VARIABLE",
     "add_reading_flags",
     "moment",
@@ -28,6 +29,7 @@ __all__ = [
 ]
 
 SOURCE_VARIABLE: Final = "STAGELIGHT_SOURCE"
+GATEWAY_TOKEN_VARIABLE: Final = "STAGELIGHT_GATEWAY_TOKEN"  # noqa: S105 (the name of the setting)
 
 _UNIT_SECONDS: Final = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86_400, "w": 604_800}
 _LARGEST: Final = 1_000_000
@@ -62,8 +64,9 @@ def add_reading_flags(parser: argparse.ArgumentParser, *, limit: int | None, sin
     group.add_argument(
         "--source",
         default=None,
-        metavar="PATH",
-        help=f"the database to read (default: {SOURCE_VARIABLE}, or the one `stagelight up` keeps)",
+        metavar="WHERE",
+        help=f"what to read: a database file, or the address of a stack's gateway like http://127.0.0.1:8080, whose "
+        f"token is read from {GATEWAY_TOKEN_VARIABLE} (default: {SOURCE_VARIABLE}, or the file `stagelight up` keeps)",
     )
     shape = parser.add_argument_group("how to show it")
     shape.add_argument(

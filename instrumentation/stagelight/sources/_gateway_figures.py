@@ -11,7 +11,7 @@ from stagelight.sources._loki_ledger import DIMENSIONS, Ledger
 from stagelight.sources._prometheus import Prometheus
 from stagelight.sources._series import Values, counted, filled, slowest
 from stagelight.sources._spend import Spend, by_cost
-from stagelight.sources._tempo import KEPT_NS, Tempo, TooManySpans
+from stagelight.sources._tempo import KEPT_NS, SHOWN_AFTER_S, Tempo, TooManySpans
 from stagelight.sources._tempo_calls import Call, count_top_turns, failures, staged, top_turns
 from stagelight.sources.model import (
     UNKNOWN_KEY,
@@ -100,7 +100,10 @@ class Figures:
 
         What is missing is figures per turn only: that Tempo or Prometheus is away is no reason to give no costs.
         """
-        kept_ns = time.time_ns() - KEPT_NS
+        now_ns = time.time_ns()
+        kept_ns = now_ns - KEPT_NS
+        if window.since_ns > now_ns - SHOWN_AFTER_S * 1_000_000_000:
+            return None
         if window.since_ns < kept_ns:
             first_ns = self._ledger.first_ns(window)
             if first_ns is not None and first_ns < kept_ns:

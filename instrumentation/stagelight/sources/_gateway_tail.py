@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from itertools import islice
 from typing import Final
 
 from stagelight.sources._loki import Loki
@@ -14,8 +15,10 @@ from stagelight.sources.model import LogRow, SpanRow, TailRecord, Window
 __all__ = ["Tail"]
 
 _S: Final = 1_000_000_000
-_LOOK_BACK_NS: Final = 60 * _S  # records that come later than this after they happened are not seen
-_TRACES: Final = 100
+_LOOK_BACK_NS: Final = 180 * _S
+"""How old a record is at most when it is first seen; Tempo's search finds spans up to a minute after they came."""
+
+_TRACES: Final = 500
 _TRACES_READ: Final = 25  # of one look; the rest is for the next one
 
 _Identity = tuple[str, str] | tuple[int, str, str | None]
@@ -43,7 +46,7 @@ class Tail:
             window = Window(now_ns - _LOOK_BACK_NS, now_ns + _S)
             self._seen = {one: seen_ns for one, seen_ns in self._seen.items() if seen_ns > now_ns - 2 * _LOOK_BACK_NS}
             if after is None:
-                for trace in self._tempo.newest("{ }", window, _TRACES):
+                for trace in islice(self._tempo.newest("{ }", window, _TRACES), _TRACES):
                     self._seen.update({(trace.trace_id, str(span["span_id"])): now_ns for span in trace.spans})
                 self._seen.update({_identity(row): now_ns for row in newest_logs(self._loki, window, limit)})
                 return [], str(now_ns)
@@ -55,7 +58,7 @@ class Tail:
     def _records(self, window: Window, limit: int) -> list[TailRecord]:
         records: list[TailRecord] = [*newest_logs(self._loki, window, limit)]
         read = 0
-        for trace in self._tempo.newest("{ }", window, _TRACES):
+        for trace in islice(self._tempo.newest("{ }", window, _TRACES), _TRACES):
             has_new = any((trace.trace_id, str(span["span_id"])) not in self._seen for span in trace.spans)
             if has_new or not trace.is_whole:
                 records += self._tempo.trace(trace.trace_id)

@@ -6,6 +6,7 @@ import heapq
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from decimal import Decimal
+from itertools import islice
 from typing import Final
 
 from stagelight.sources._loki import Loki, Record, TooManyRecords, quoted
@@ -22,6 +23,7 @@ __all__ = ["GatewayTraces"]
 _S: Final = 1_000_000_000
 _BEFORE_NS, _AFTER_NS = 60 * _S, 15 * 60 * _S  # how far from its spans the records of a trace are looked for
 _MOST_LOGS: Final = 5_000
+_MOST_BEGINNINGS: Final = 10_000
 _EVERYTHING: Final = Window(0, 2**63 - 1)
 
 
@@ -70,7 +72,9 @@ class GatewayTraces:
         prefix = prefix_of(trace_id)
         if len(prefix) < 32:
             query = f"{{ trace:id =~ {quoted(f'{prefix}.*')} }}"
-            found = choose(trace_id, [trace.trace_id for trace in self._tempo.newest(query, _EVERYTHING, 6)])
+            # For a beginning of zeros Tempo 3.0 finds all traces there are.
+            newest = islice(self._newest(query, _EVERYTHING, _MOST_BEGINNINGS), _MOST_BEGINNINGS)
+            found = choose(trace_id, list(islice((one for one in newest if one.startswith(prefix)), 6)))
             if found is None:
                 return None
             prefix = found
@@ -86,8 +90,8 @@ class GatewayTraces:
             ledger=tuple(self._ledger.of_traces([prefix], around).get(prefix, ())),
         )
 
-    def _newest(self, query: str, window: Window, limit: int) -> Iterator[str]:
-        return (trace.trace_id for trace in self._tempo.newest(query, window, limit))
+    def _newest(self, query: str, window: Window, page: int) -> Iterator[str]:
+        return (trace.trace_id for trace in self._tempo.newest(query, window, page))
 
     def _logs(self, trace_id: str, window: Window) -> list[Record]:
         records: list[Record] = []

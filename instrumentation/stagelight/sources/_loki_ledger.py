@@ -57,10 +57,16 @@ Spends = dict[str | None, Spend]
 
 
 class Ledger:
-    """The usage events."""
+    """The usage events.
 
-    def __init__(self, loki: Loki) -> None:
+    Args:
+        loki: where they are.
+        most: events that are read one by one for an answer.
+    """
+
+    def __init__(self, loki: Loki, *, most: int = MOST_EVENTS) -> None:
         self._loki = loki
+        self._most = most
 
     def spends(self, window: Window, by: CostDimension | None) -> Spends:
         """Sums per value of a dimension that is not the day; under None those that have none, or all."""
@@ -127,7 +133,7 @@ class Ledger:
 
     def _events(self, window: Window, keys: Iterable[str]) -> Iterator[Record]:
         kept = ", ".join([*keys, *_GROUP, *_SUMMED])
-        return self._loki.records(f"{_EVENTS} | keep {kept}", window, most=MOST_EVENTS)
+        return self._loki.records(f"{_EVENTS} | keep {kept}", window, most=self._most)
 
     def _summed(self, window: Window, key: str | None) -> Spends:
         """The same by Loki's own sums, for more events than can be read."""

@@ -20,6 +20,7 @@ _BUCKETS: Final = "traces_spanmetrics_latency_bucket"
 _STAGE: Final = label(names.STAGELIGHT_STAGE)
 _MODEL: Final = label(names.GEN_AI_REQUEST_MODEL)
 _ERROR_TYPE: Final = label(names.ERROR_TYPE)
+_GAP: Final = "1h"  # a series that was silent for longer has begun anew
 _KEYS: Final[Mapping[LatencyDimension, tuple[str, str]]] = {
     # label of the key, and which spans count
     "stage": (_STAGE, f'{_STAGE}!=""'),
@@ -43,12 +44,12 @@ class Prometheus:
         """Durations per stage or model, slowest p95 first; estimated: see ``_quantile``."""
         key, condition = _KEYS[by]
         everything = self._buckets(key, condition, window)
-        failed = self._buckets(key, f'{condition},status_code="STATUS_CODE_ERROR"', window)
+        fine = self._buckets(key, f'{condition},{_ERROR_TYPE}="",status_code!="STATUS_CODE_ERROR",le="+Inf"', window)
         rows = [
             LatencyRow(
                 key=name,
                 calls=round(buckets[math.inf]),
-                errors=round(failed.get(name, {}).get(math.inf, 0)),
+                errors=max(round(buckets[math.inf] - fine.get(name, {}).get(math.inf, 0)), 0),
                 p50_s=_quantile(buckets, 0.5),
                 p95_s=_quantile(buckets, 0.95),
                 p99_s=_quantile(buckets, 0.99),
@@ -62,9 +63,16 @@ class Prometheus:
 
     def _buckets(self, key: str, condition: str, window: Window) -> _Buckets:
         found: _Buckets = {}
-        query = f"sum by (le, {key}) (increase({_BUCKETS}{{{condition}}}[{_length(window)}]))"
-        for labels, value in self._vector(query, window):
-            found.setdefault(labels.get(key, ""), {})[float(labels["le"])] = value
+        series, length = f"{_BUCKETS}{{{condition}}}", _length(window)
+        for grown in (
+            f"increase({series}[{length}])",
+            # What a series that began in the window began with is no increase to Prometheus.
+            f"(min_over_time({series}[{length}]) unless last_over_time({series}[{_GAP}] offset {length}))",
+        ):
+            for labels, value in self._vector(f"sum by (le, {key}) ({grown})", window):
+                with understood("Prometheus"):
+                    buckets, edge = found.setdefault(labels.get(key, ""), {}), float(labels["le"])
+                buckets[edge] = buckets.get(edge, 0.0) + value
         return found
 
     def _vector(self, query: str, window: Window) -> list[tuple[Mapping[str, str], float]]:

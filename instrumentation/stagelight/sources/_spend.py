@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, time, timedelta, tzinfo
+from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from decimal import Context, Decimal
 from typing import Final, NamedTuple
 
@@ -126,16 +126,20 @@ def days(first_ns: int, last_ns: int, window: Window, tz: tzinfo) -> Iterator[tu
     """The days from one moment to another, each as a label and its part of the window.
 
     Args:
-        first_ns: a moment of the first day, before :data:`DATES_NS`; the first part begins with it.
+        first_ns: a moment of the first day, before :data:`DATES_NS`.
         last_ns: a moment of the last day.
-        window: the last part ends with it.
+        window: the first part begins with it, or with its day, and the last part ends with it.
         tz: whose midnight divides days.
     """
     day = datetime.fromtimestamp(first_ns // 1_000_000_000, UTC).astimezone(tz).date()
-    start_ns = first_ns
+    start_ns = max(_midnight_ns(day, tz), window.since_ns)
     while start_ns <= last_ns:
         day_after = day + timedelta(days=1)
-        # Midnight by the clock of the zone: days with a change of it are longer or shorter.
-        end_ns = int(datetime.combine(day_after, time(), tz).timestamp()) * 1_000_000_000
+        end_ns = _midnight_ns(day_after, tz)
         yield day.isoformat(), Window(start_ns, min(end_ns, window.until_ns))
         day, start_ns = day_after, end_ns
+
+
+def _midnight_ns(day: date, tz: tzinfo) -> int:
+    """By the clock of the zone: days with a change of it are longer or shorter."""
+    return int(datetime.combine(day, time(), tz).timestamp()) * 1_000_000_000

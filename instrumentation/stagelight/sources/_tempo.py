@@ -10,17 +10,19 @@ from stagelight.sources._gateway_http import GatewayClient, Parameters, understo
 from stagelight.sources._tempo_spans import attribute_value, spans_of
 from stagelight.sources.model import AttributeValue, SourceUnavailable, SpanRow, Window
 
-__all__ = ["KEPT_NS", "Found", "Tempo", "TooManySpans"]
+__all__ = ["KEPT_NS", "SHOWN_AFTER_S", "Found", "Tempo", "TooManySpans"]
 
 _S: Final = 1_000_000_000
 _DAY_S: Final = 86_400
 _SEARCH_S: Final = 7 * _DAY_S  # the longest time of a search
 _COUNT_S: Final = _DAY_S  # and of a metric query
-_AHEAD_S: Final = 3600
 _REACH_S: Final = 35 * _DAY_S  # more than traces are kept, and few empty searches
 _TRACES: Final = 1_000
 _TRACES_OF_A_SECOND: Final = 100_000
 _SPANS: Final = 100  # of one trace, the most that a search gives
+
+SHOWN_AFTER_S: Final = 45
+"""Seconds after which Tempo shows what it has: 30 (its ``query_end_cutoff``), and some for clocks that differ."""
 
 KEPT_NS: Final = 14 * _DAY_S * _S
 """For how long the stack keeps traces (``tempo/tempo.yaml``)."""
@@ -83,24 +85,28 @@ class Tempo:
             if len(seen) > most:
                 raise TooManySpans(most)
 
-    def newest(self, query: str, window: Window, limit: int) -> Iterator[Found]:
-        """The newest traces that a query finds, newest first, at least ``limit`` where there are so many."""
+    def newest(self, query: str, window: Window, page: int) -> Iterator[Found]:
+        """The traces of the window that a query finds, newest first, each once; read as far as they are taken.
+
+        Args:
+            query: TraceQL.
+            window: to whole seconds, so that some are just outside of it.
+            page: how many are asked for at once, up to 1,000.
+        """
         seen: set[str] = set()
         for start_s, last_s in reversed(list(_parts(window, _SEARCH_S))):
-            end_s, page = last_s, min(limit, _TRACES)
+            end_s, limit = last_s, min(page, _TRACES)
             while start_s < end_s:
-                found = self._search(f"{query} with (most_recent=true)", start_s, end_s, page)
+                found = self._search(f"{query} with (most_recent=true)", start_s, end_s, limit)
                 fresh = [trace for trace in found if trace.trace_id not in seen]
                 seen.update(trace.trace_id for trace in fresh)
                 yield from sorted(fresh, key=lambda trace: trace.start_ns, reverse=True)
-                if len(seen) >= limit:
-                    return
-                if len(found) < page:
+                if len(found) < limit:
                     break
                 oldest_s = min(trace.start_ns for trace in found) // _S + 1
-                if oldest_s >= end_s and page == _TRACES_OF_A_SECOND:
+                if oldest_s >= end_s and limit == _TRACES_OF_A_SECOND:
                     raise _too_many_of_a_second()
-                page = page if oldest_s < end_s else _TRACES_OF_A_SECOND
+                limit = min(page, _TRACES) if oldest_s < end_s else _TRACES_OF_A_SECOND
                 end_s = min(oldest_s, end_s)
 
     def count(self, condition: str, window: Window, by: str | None) -> dict[str | None, int]:
@@ -134,7 +140,7 @@ class Tempo:
         with understood("Tempo"):
             if answer.get("status") == "PARTIAL":
                 raise SourceUnavailable(f"trace {trace_id} is too large: Tempo gives a part of it only")
-            spans = spans_of(answer["trace"])
+            spans = list(spans_of(answer["trace"]))
         return sorted(spans, key=lambda span: (span.start_ns, -span.duration_ns))
 
     def _search(self, query: str, start_s: int, end_s: int, limit: int) -> list[Found]:
@@ -155,8 +161,10 @@ def _too_many_of_a_second() -> SourceUnavailable:
 
 def _parts(window: Window, longest_s: int) -> Iterator[tuple[int, int]]:
     """The window in seconds, oldest part first."""
-    end_s = min(-(-window.until_ns // _S), int(time.time()) + _AHEAD_S)
-    start_s = max(window.since_ns // _S, end_s - _REACH_S, 0)
+    now_s = int(time.time())
+    end_s = min(-(-window.until_ns // _S), now_s + 1)
+    # Tempo looks until half a minute ago, and a range that begins later has no length for it.
+    start_s = max(min(window.since_ns // _S, now_s - SHOWN_AFTER_S), end_s - _REACH_S, 0)
     while start_s < end_s:
         yield start_s, min(start_s + longest_s, end_s)
         start_s += longest_s

@@ -118,7 +118,7 @@ class GatewaySource:
         return newest_logs(self._loki, Window(since_ns, window.until_ns), limit, service)
 
     def tail(self, after: str | None = None, limit: int = 500) -> tuple[list[TailRecord], str]:
-        """What arrived after the cursor, at most a minute after it happened, and the next cursor."""
+        """What arrived after the cursor, at most three minutes after it happened, and the next cursor."""
         return self._tail.read(after, limit)
 
     def totals(self, window: Window) -> Totals:
