@@ -40,9 +40,9 @@ def in_front_of(stack: Stack, folder: Path) -> Iterator[Gateway]:
         stack: the back ends.
         folder: for its files; empty.
     """
-    nginx = shutil.which("nginx")
+    nginx = shutil.which("nginx", path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin")
     if nginx is None:
-        pytest.skip("no nginx program on PATH")
+        pytest.skip("no nginx program on PATH: apt install nginx-light brings it")
     port, health_port = free_ports(2)
     token = secrets.token_hex(32)
     (folder / "tokens").write_text(f'"Bearer {token}" 1;\n', encoding="utf-8")

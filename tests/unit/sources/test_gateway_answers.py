@@ -6,9 +6,11 @@ import json
 import re
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from decimal import Decimal
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -19,6 +21,7 @@ from stagelight.sources import GatewaySource, SourceUnavailable, Window, _gatewa
 from stagelight.sources._gateway_http import GatewayClient
 from stagelight.sources._loki import Loki, TooManyRecords, label, quoted
 from stagelight.sources._tempo import Tempo
+from stagelight.sources.model import LatencyRow
 from stored import T0, S
 
 TOKEN = "0123456789abcdef-a-token"
@@ -369,3 +372,50 @@ def test_what_tempo_leaves_out_is_said(content: Any, said: str) -> None:
         with pytest.raises(SourceUnavailable, match=said):
             ask("a" * 32)
         client.close()
+
+
+def sampled(path: str, asked: Asked) -> Answer:
+    """Answers of a stack that keeps one trace in ten: a thousand calls of 0.2 to 0.3 s, four of which failed."""
+    if path.startswith("/tempo"):
+        return 200, {"series": [{"labels": [], "value": 7}]}
+    if path.endswith("/query_range"):
+        usage = {"structuredMetadata": {"stagelight_cost_status": "exact", "stagelight_cost_amount": "0.25"}}
+        return 200, {"data": {"result": [{"stream": {}, "values": [[asked["start"], "", usage]]}]}}
+    query = asked["query"]
+    if "tail_sampling" in query:
+        return 200, {"data": {"result": [{"metric": {}, "value": [0, "1"]}]}}
+    edges = ["0.25", "0.5", "+Inf"] if 'le="+Inf"' not in query else ["+Inf"]
+    grown = {"0.25": 500, "0.5": 1000, "+Inf": 996 if "status_code" in query else 1000}
+    rows = [{"metric": {"stagelight_stage": "llm", "le": edge}, "value": [0, f"{grown[edge]}"]} for edge in edges]
+    return 200, {"data": {"result": rows if "increase" in query else []}}
+
+
+def test_sampling_is_taken_into_account() -> None:
+    """Turns are not known then, costs are, and latency comes from the Collector's histograms of all spans."""
+    now_ns = time.time_ns()
+    window = Window(now_ns - 3600 * S, now_ns - 600 * S)
+    with serving(sampled) as server:
+        source = GatewaySource(server.url, TOKEN)
+        [cost] = source.cost(window, "tenant")
+        turns = source.count_turns(window)
+        latency = source.latency(window, "stage")
+        source.close()
+
+    assert (cost.key, cost.cost, cost.exact, cost.turns) == ("-", Decimal("0.25"), 1, 0)
+    assert turns is None
+    assert latency == [
+        LatencyRow("llm", 1000, 4, p50_s=0.25, p95_s=0.475, p99_s=0.495, first_p50_s=None, first_p95_s=None)
+    ]
+    assert {path for path, _ in server.asked} == {"/loki/loki/api/v1/query_range", "/prometheus/api/v1/query"}
+
+
+def test_turns_that_tempo_does_not_have_any_more() -> None:
+    """Calls from before the traces that are kept: nobody knows their turns, nor those of the last half minute."""
+    now_ns = time.time_ns()
+    with serving(sampled) as server:
+        source = GatewaySource(server.url, TOKEN)
+        known = [source.count_turns(Window(now_ns - age_s * S, now_ns)) for age_s in (20 * 86_400, 10)]
+        source.close()
+
+        assert known == [None, None]
+        assert [path for path, _ in server.asked] == ["/loki/loki/api/v1/query_range"]
