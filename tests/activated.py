@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -104,13 +103,6 @@ def until(condition: Callable[[], Any], what: str, folder: Path) -> None:
         if time.monotonic() > deadline:
             raise AssertionError(f"{what} did not happen; the program said:\n{output_of(folder)}")
         time.sleep(0.02)
-
-
-def free_port() -> int:
-    """A port nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def answers(url: str, **headers: str) -> str | None:

@@ -11,8 +11,9 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from activated import PATIENCE_S, answers, free_port, spans, started, terminate, until, variables, with_autopath
+from activated import PATIENCE_S, answers, spans, started, terminate, until, variables, with_autopath
 from sinks import Sink, receiving
+from stack.substitution import free_port
 from stagelight.conventions import attributes as a
 from stagelight.conventions import metrics as m
 from stagelight.sim import Simulator

@@ -13,7 +13,6 @@ from activated import (
     BIN,
     answers,
     finished,
-    free_port,
     ours,
     output_of,
     parents,
@@ -25,6 +24,7 @@ from activated import (
     with_autopath,
 )
 from sinks import Sink
+from stack.substitution import free_port
 
 CHAT = "chat gpt-4o-mini"
 
@@ -207,8 +207,9 @@ def test_pytest_is_recorded(simulator: str, sink: Sink, tmp_path: Path) -> None:
     """A test run of the application is recorded as any program, and warnings as errors disturb it not."""
     _program(tmp_path, TESTED, "test_shop.py")
     environment = with_autopath(variables(sink.http, simulator))
+    command = ["pytest", "-q", "-W", "error", "-p", "no:cacheprovider"]
 
-    code, output, errors = finished(["pytest", "-q", "-W", "error", "-p", "no:cacheprovider"], environment, tmp_path)
+    code, output, errors = finished([*command, f"--basetemp={tmp_path / 'base'}"], environment, tmp_path)
 
     assert (code, errors) == (0, ""), output
     assert ours(sink) == {CHAT: 1}
