@@ -47,7 +47,7 @@ def in_front_of(stack: Stack, folder: Path) -> Iterator[Gateway]:
     token = secrets.token_hex(32)
     (folder / "tokens").write_text(f'"Bearer {token}" 1;\n', encoding="utf-8")
     (folder / "resolver.conf").write_text("", encoding="utf-8")  # addresses need none
-    (folder / "nginx.conf").write_text(_here(stack, folder, port, health_port), encoding="utf-8")
+    (folder / "nginx.conf").write_text(configuration(stack, folder, port, health_port), encoding="utf-8")
     own_user = "user root; " if os.geteuid() == 0 else ""  # its folder is private
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
@@ -67,7 +67,8 @@ def in_front_of(stack: Stack, folder: Path) -> Iterator[Gateway]:
             process.wait()
 
 
-def _here(stack: Stack, folder: Path, port: int, health_port: int) -> str:
+def configuration(stack: Stack, folder: Path, port: int, health_port: int) -> str:
+    """The shipped configuration with other addresses and paths."""
     text = re.sub(r"(?<= )/tmp/", f"{folder}/", CONFIGURATION.read_text(encoding="utf-8"))
     text = text.replace("/run/secrets/gateway_tokens", str(folder / "tokens"))
     text = text.replace("/dev/stdout", str(folder / "access"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -10,6 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta, timezone
 from decimal import Decimal
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,7 +20,7 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from stack.demo import Sent
-from stack.gateway import Gateway
+from stack.gateway import CONFIGURATION, Gateway, configuration
 from stack.native import Stack
 from stack.outputs import send
 from stack.programs import program
@@ -147,6 +149,20 @@ def _wait(stack: Stack, gateway: GatewaySource, embedded: EmbeddedSource, window
 def window(request: pytest.FixtureRequest, both: Both) -> Window:
     """Each of the two times."""
     return both.windows[request.param]
+
+
+def test_the_gateway_is_the_shipped_one(stack: Stack, tmp_path: Path) -> None:
+    """Nothing but addresses and paths of files differs from the configuration that compose mounts."""
+
+    def without_places(text: str) -> str:
+        text = re.sub(r"http://[a-z0-9.]+:[0-9]+", "http://BACK_END", text)
+        text = re.sub(r"listen [0-9.:]+;", "listen PORT;", text)
+        return re.sub(rf" ({re.escape(str(tmp_path))}|/tmp|/run/secrets|/dev)/(tokens|stdout|\w+)", " PLACE", text)
+
+    here = configuration(stack, tmp_path, 1, 2)
+    shipped = CONFIGURATION.read_text(encoding="utf-8")
+    assert here != shipped
+    assert without_places(here) == without_places(shipped)
 
 
 @pytest.mark.parametrize("by", COST_DIMENSIONS)

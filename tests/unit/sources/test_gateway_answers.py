@@ -419,3 +419,30 @@ def test_turns_that_tempo_does_not_have_any_more() -> None:
 
         assert known == [None, None]
         assert [path for path, _ in server.asked] == ["/loki/loki/api/v1/query_range"]
+
+
+def test_counts_and_sums_cover_the_window_exactly() -> None:
+    """Tempo counts a day at most at once; Loki's ranges leave out their beginning and contain their end."""
+    end_ns = (int(time.time()) - 3600) * S
+    window = Window(end_ns - 2 * 86_400 * S - 1000 * S, end_ns)
+
+    def answer(path: str, asked: Asked) -> Answer:
+        if path.startswith("/loki"):
+            return 200, {"data": {"result": [{"metric": {"a": "b"}, "value": [0, "0.1"]}]}}
+        labels = [{"key": "span.tenant", "value": {"stringValue": name}} for name in ("acme", "nil")]
+        return 200, {"series": [{"labels": [one], "value": 3} for one in labels] + [{"labels": []}]}
+
+    with serving(answer) as server:
+        client = GatewayClient(server.url, TOKEN)
+        counts = Tempo(client).count('{ name = "x" }', window, "tenant")
+        total = Loki(client).total("sum({})", '{a="b"}', window)
+        client.close()
+
+    assert (counts, total) == ({"acme": 9, None: 9}, [({"a": "b"}, 0.1)])
+    *asked_tempo, asked_loki = (asked for _, asked in server.asked)
+    ranges = [(int(asked["start"]), int(asked["end"])) for asked in asked_tempo]
+    assert [ranges[0][0], ranges[-1][1]] == [window.since_ns // S, end_ns // S]
+    assert [end for _, end in ranges[:-1]] == [start for start, _ in ranges[1:]]
+    assert max(end - start for start, end in ranges) == 86_400
+    assert {asked["q"] for asked in asked_tempo} == {'{ name = "x" } | count_over_time() by (span.tenant)'}
+    assert asked_loki == {"query": 'sum({a="b"} [173800000ms])', "time": str(end_ns - 1)}
