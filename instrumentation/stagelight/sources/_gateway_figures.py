@@ -43,15 +43,13 @@ class Figures:
         """Spend per key, most expensive first; days in order of time."""
         if by == "day":
             days = self._ledger.days(window, tz)
-            known = bool(days) and self._turns(window, None) is not None
-            return [
-                spent.row(day, ((known and self._turns(part, None)) or {}).get(None, 0)) for day, part, spent in days
-            ]
-        per_key = by in {"feature", "tenant", "user"}
+            known = bool(days) and self.count_turns(window) is not None
+            return [spent.row(day, (self.count_turns(part) or 0) if known else 0) for day, part, spent in days]
+        owner = DIMENSIONS[by] if by in {"feature", "tenant", "user"} else None
         spends = self._ledger.spends(window, by)
-        turns = (spends and self._turns(window, DIMENSIONS[by] if per_key else None)) or {}
+        turns = (self._turns(window, owner) if spends else None) or {}
         return by_cost(
-            spent.row(UNKNOWN_KEY if key is None else key, turns.get(key if per_key else None, 0))
+            spent.row(UNKNOWN_KEY if key is None else key, turns.get(key if owner else None, 0))
             for key, spent in spends.items()
         )
 

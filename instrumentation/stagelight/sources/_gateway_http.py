@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final, Literal
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import SplitResult, urlencode, urlsplit
 
 from stagelight.sources.faults import outline
 from stagelight.sources.format import safe_text
@@ -57,26 +57,11 @@ class GatewayClient:
     """
 
     def __init__(self, url: str, token: str | None) -> None:
-        shown = safe_text(url)
-        try:
-            parts = urlsplit(url)
-            port = parts.port
-        except ValueError:
-            raise SourceUnavailable(f"source {shown!r}: this is no address, like http://127.0.0.1:8080") from None
-        if parts.scheme not in {"http", "https"} or not parts.hostname or not url.isascii() or not url.isprintable():
-            raise SourceUnavailable(
-                f"source {_without_user(shown)!r}: accepted are the path of a database file and the address of a "
-                "gateway, like http://127.0.0.1:8080"
-            )
-        if parts.username is not None or parts.query or parts.fragment:
-            raise SourceUnavailable(
-                "source: an address with a user, a query or a fragment is not accepted; the gateway's token is read "
-                f"from {TOKEN_VARIABLE}"
-            )
+        parts = _address(url)
         if token is not None and not (token.isascii() and token.isprintable() and " " not in token):
             raise SourceUnavailable(f"{TOKEN_VARIABLE} is no token: it has characters that none has; {_SHOW_TOKEN}")
         self._secure = parts.scheme == "https"
-        self._host, self._port = parts.hostname, port
+        self._host, self._port = parts.hostname or "", parts.port
         self._base = parts.path.rstrip("/")
         self.location = f"{parts.scheme}://{parts.netloc}{self._base}"
         """The address, for people."""
@@ -229,6 +214,22 @@ def understood(name: str) -> Iterator[None]:
         raise SourceUnavailable(f"{name} answers in a form that is not known here ({outline(error)})") from error
 
 
-def _without_user(url: str) -> str:
+def _address(url: str) -> SplitResult:
     scheme, separator, rest = url.partition("://")
-    return f"{scheme}{separator}{rest.rpartition('@')[2]}"
+    shown = f"{scheme}{separator}{rest.rpartition('@')[2]}"
+    try:
+        parts = urlsplit(url)
+        is_http = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        raise SourceUnavailable(f"source {shown!r}: this is no address, like http://127.0.0.1:8080") from None
+    if not is_http or not url.isascii() or not url.isprintable() or " " in url:
+        raise SourceUnavailable(
+            f"source {shown!r}: accepted are the path of a database file and the address of a gateway, like "
+            "http://127.0.0.1:8080"
+        )
+    if parts.username is not None or parts.query or parts.fragment:
+        raise SourceUnavailable(
+            "source: an address with a user, a query or a fragment is not accepted; the gateway's token is read from "
+            f"{TOKEN_VARIABLE}"
+        )
+    return parts
