@@ -16,6 +16,7 @@ _CHUNK: Final = 2_000  # rows: about 60 ms of deleting, the longest that a write
 _VACUUM_PAGES: Final = 1_000
 _IDLE_SHARE: Final = 0.2  # free pages are kept for reuse up to this share of the file
 _SEEN_SLACK_NS: Final = 2 * 3600 * _S  # `seen_ns` is written once an hour
+_MOST_NS: Final = 100 * 366 * 86_400 * _S  # so that times around now stay numbers of SQLite, which end in 2262
 _AHEAD_NS: Final = 3600 * _S  # what the receiver accepts; files of earlier versions may hold later times
 _TIMES: Final = (("spans", "start_ns"), ("logs", "time_ns"))
 
@@ -25,7 +26,7 @@ class Retention:
     """How much of the past is kept."""
 
     age_s: float = 7 * _DAY_S
-    """Spans, log records and data points older than this are deleted, s."""
+    """Spans, log records and data points older than this are deleted, s. More than a century is for ever."""
     usage_age_s: float = 400 * _DAY_S
     """The same for the ledger, which is small and which costs are summed from, s."""
     size_bytes: int = 2 << 30
@@ -94,7 +95,8 @@ class Pruner:
 
     def _by_age(self, now_ns: int) -> Iterator[None]:
         """What is further from now than its age, on either side."""
-        age_ns, usage_age_ns = int(self._retention.age_s * _S), int(self._retention.usage_age_s * _S)
+        kept = self._retention
+        age_ns, usage_age_ns = (int(min(age_s * _S, _MOST_NS)) for age_s in (kept.age_s, kept.usage_age_s))
         yield from self._before(now_ns - age_ns)
         yield from self._delete("usage", "time_ns", now_ns - usage_age_ns)
         yield from self._after(now_ns + max(age_ns, _AHEAD_NS))

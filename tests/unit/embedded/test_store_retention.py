@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sqlite3
 import time
 from contextlib import closing
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from opentelemetry.proto.metrics.v1.metrics_pb2 import Gauge, Metric, NumberDataPoint
-from stagelight.embedded.retention import Retention
+from stagelight.embedded.retention import Pruner, Retention
 from stagelight.embedded.writer import Writer
 from stored import T0, S, batch_of, logs, metrics, query, record, span, store, traces, usage
 
@@ -66,6 +67,18 @@ def test_what_is_too_old_goes_and_the_rest_stays(path: Path) -> None:
     assert query(path, "SELECT value / 1000000000 FROM meta WHERE key = 'pruned_until_ns'")[0][0] == pytest.approx(
         time.time() - 3600, abs=300
     )
+
+
+@pytest.mark.parametrize("age_s", [1e10, math.inf])
+def test_for_ever_is_accepted(path: Path, age_s: float) -> None:
+    """Nothing goes with an age that reaches beyond the times that SQLite has numbers for."""
+    store(path, traces(span(1, at=_ago(5000))), logs(record()), logs(usage()), metrics(_gauge("g", 0)))
+
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        pruner = Pruner(connection, Retention(age_s=age_s, usage_age_s=age_s, interval_s=1e-9))
+        assert any(pruner.step() for _ in range(3))
+
+    assert query(path, _COUNTS) == [(1, 1, 1, 1, 1)]
 
 
 def test_many_old_rows_go_while_new_ones_come(path: Path) -> None:
