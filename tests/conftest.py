@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 
@@ -27,6 +28,22 @@ def strict() -> Iterator[None]:
     _guard.set_strict(True)
     yield
     _guard.set_strict(True)
+
+
+@pytest.fixture(autouse=True)
+def excused_garbage(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Collect what a test may leave open, as its mark says, while the mark holds."""
+    yield
+    marks = request.node.iter_markers("filterwarnings")
+    if any("PytestUnraisableExceptionWarning" in str(mark.args) for mark in marks):
+        gc.collect()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def own_garbage() -> Iterator[None]:
+    """Let what a module leaves open be found with it, not with whichever test makes the next collection happen."""
+    yield
+    gc.collect()
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:

@@ -34,7 +34,6 @@ def recorded() -> Iterator[BedrockInstrumentor]:
     assert instrumentor.switch_on()
     yield instrumentor
     instrumentor.uninstrument()
-    gc.collect()  # here, where it is known what the client leaves
 
 
 @pytest.fixture(params=KINDS)

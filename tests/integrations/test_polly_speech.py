@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import json
 from collections.abc import Iterator
 from decimal import Decimal
@@ -33,7 +32,6 @@ def recorded() -> Iterator[PollyInstrumentor]:
     assert instrumentor.switch_on()
     yield instrumentor
     instrumentor.uninstrument()
-    gc.collect()  # here, where it is known what the client leaves
 
 
 pytestmark = [
