@@ -19,7 +19,23 @@ settings.register_profile(
 )
 settings.load_profile("tests")
 
+WAITING = "tests/stack/"
+"""Folder of the tests that mostly wait for programs."""
 UNBUILDABLE = "cannot be built from the Go module proxy"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Spread the files that wait among those that compute, so that no processor idles beside several that wait."""
+    files: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        files.setdefault(item.nodeid.partition("::")[0], []).append(item)
+    waiting = [name for name in files if name.startswith(WAITING)]
+    computing = [name for name in files if not name.startswith(WAITING)]
+    # Not up to the end, when others would wait for the last of them.
+    apart = 0.7 * len(computing) / max(len(waiting), 1)
+    places = dict(zip(computing, range(len(computing)), strict=True))
+    places |= {name: index * apart for index, name in enumerate(waiting)}
+    items[:] = [item for name in sorted(files, key=places.__getitem__) for item in files[name]]
 
 
 @pytest.fixture(autouse=True)

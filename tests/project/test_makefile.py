@@ -33,6 +33,7 @@ def test_help_lists_every_verb() -> None:
         "help",
         "demo",
         "test",
+        "test-compose",
         "coverage",
         "soak",
         "noninterference",
