@@ -26,10 +26,7 @@ class Seen(NamedTuple):
 
 ERRORS = (CallerError, HandledError, TimeoutError, asyncio.CancelledError, KeyboardInterrupt)
 
-
 Action = tuple[str, Any]
-
-
 ACTIONS = st.lists(
     st.one_of(
         st.just(("next", None)),
