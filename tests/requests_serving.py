@@ -1,13 +1,16 @@
-"""Applications on real servers, and answers read byte by byte."""
+"""Applications on real servers, their answers, whole or byte by byte, and the turns that come of them."""
 
 from __future__ import annotations
 
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import httpx
+from stagelight.testing import Captured
 from uvicorn import Config, Server
 
 LIMIT_S = 60
@@ -37,3 +40,17 @@ def first_bytes(port: int, path: str, most: int) -> bytes:
         while len(got) < most and (piece := connection.recv(most - len(got))):
             got += piece
         return got
+
+
+def get(port: int, path: str, **headers: str) -> httpx.Response:
+    """One answer."""
+    given = {name.replace("_", "-"): value for name, value in headers.items()}
+    return httpx.get(f"http://127.0.0.1:{port}{path}", headers=given, timeout=LIMIT_S)
+
+
+def wait_for_turns(captured: Captured, count: int) -> None:
+    """Wait until turns have ended: the server works in threads of its own."""
+    deadline = time.monotonic() + LIMIT_S
+    while len(captured.turns) < count and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert len(captured.turns) == count
