@@ -1,25 +1,17 @@
-"""Faults by header and scenario, holds, pace and the life of the server."""
+"""Faults by header and holds, as a client of the simulator meets them."""
 
 import asyncio
 import json
-import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
-from random import Random
 from typing import Any
 
 import httpx2
 import openai
 import pytest
 from openai import AsyncOpenAI, OpenAI
-from stagelight.sim import Fault, FaultError, Scenario, ScenarioError, Simulator
-from stagelight.sim.delivery import Pace
-from stagelight.sim.models import Latency
-from stagelight.sim.wire import Chunk
+from stagelight.sim import Fault, FaultError, Simulator
 
 LIMIT_S = 60.0
 CHAT: dict[str, Any] = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "What is a turn?"}]}
@@ -113,23 +105,6 @@ def test_a_slow_first_token_is_late(client: OpenAI) -> None:
     stream.close()
 
 
-def test_pace_waits_once_for_the_first_token_and_then_for_each() -> None:
-    """Early chunks do not wait; the delay comes once; all is divided by the speed."""
-    pace = Pace(Latency(first_s=1, rate=10, jitter=0), Random(1), speed=2, delay_s=3)
-    chunks = [Chunk(b"", early=True), Chunk(b""), Chunk(b"", work=1), Chunk(b"", work=4)]
-
-    assert [pace.due_s(chunk) for chunk in chunks] == [0, 2, 2.05, 2.25]
-
-
-def test_jitter_stays_within_its_share() -> None:
-    """A wait differs from the usual one by at most the jitter."""
-    paces = [Pace(Latency(1, 10, 0.25), Random(seed), speed=1, delay_s=0) for seed in range(200)]
-    waits = [pace.due_s(Chunk(b"")) for pace in paces]
-
-    assert 0.75 <= min(waits) < 0.8
-    assert 1.2 < max(waits) <= 1.25
-
-
 def test_a_cut_stream_breaks_after_its_chunks(client: OpenAI) -> None:
     """A cut closes the connection after n chunks; a plain answer breaks in the middle of its body."""
     stream = chat(client, "stream_cut; after=3", stream=True)
@@ -214,108 +189,6 @@ def test_a_fault_made_in_code_is_checked_too() -> None:
         Fault("rate_limit", {"retry_after": -1})
 
 
-SCENARIO = """
-latency:
-  gpt-4o*: instant
-rules:
-  - fault: {kind: rate_limit, retry_after: 0}
-    when: {path: /v1/chat/*, requests: [2, 3]}
-  - fault: server_error
-    when: {model: text-embedding-*, every: 2}
-  - fault: {kind: server_error, status: 502}
-    when: {path: /v1/responses, probability: 0.5}
-"""
-
-
-def statuses(call: Callable[[], Any], count: int) -> list[int]:
-    """Status of each of several calls."""
-    found = []
-    for _ in range(count):
-        try:
-            call()
-            found.append(200)
-        except openai.APIStatusError as error:
-            found.append(error.status_code)
-    return found
-
-
-def test_a_scenario_decides_which_requests_fail(tmp_path: Path) -> None:
-    """Rules count the requests they match: by number, every n-th, or by a chance that the seed decides."""
-    file = tmp_path / "faults.yaml"
-    file.write_text(SCENARIO, encoding="utf-8")
-
-    def play(seed: int) -> list[list[int]]:
-        with (
-            Simulator(seed=seed, latency="instant", scenario=file) as simulator,
-            OpenAI(base_url=simulator.url, api_key="any", max_retries=0) as client,
-        ):
-            return [
-                statuses(lambda: client.chat.completions.create(**CHAT), 4),
-                statuses(lambda: client.embeddings.create(model="text-embedding-3-small", input="a"), 4),
-                statuses(lambda: client.responses.create(model="gpt-4o", input="a"), 12),
-            ]
-
-    first = play(1)
-    assert first[:2] == [[200, 429, 429, 200], [200, 500, 200, 500]]
-    assert set(first[2]) == {200, 502}
-    assert play(1) == first
-    assert play(2)[2] != first[2]
-
-
-def test_the_clients_own_retry_gets_through() -> None:
-    """A retry is a request of its own: after one 429 the second attempt succeeds."""
-    rules = Scenario.parse("rules: [{fault: {kind: rate_limit, retry_after: 0.01}, when: {requests: 1}}]")
-    with (
-        Simulator(latency="instant", scenario=rules) as simulator,
-        OpenAI(base_url=simulator.url, api_key="any", max_retries=2) as client,
-    ):
-        client.chat.completions.create(**CHAT)
-
-        assert [request.header("x-stainless-retry-count") for request in simulator.requests] == ["0", "1"]
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("rules: 3", "s.yaml:1: scenario.rules is '3'; accepted: a list"),
-        ("speed: 3", "s.yaml:1: key of scenario is 'speed'; accepted: rules, latency"),
-        ("latency:\n  gpt-4o: warp", "s.yaml:2: scenario.latency.gpt-4o is 'warp'; accepted: instant, fast-chat"),
-        (
-            "rules:\n  - when: {every: 2}",
-            "s.yaml:2: scenario.rules[0] is 'a list or mapping'; accepted: a mapping with fault",
-        ),
-        ("rules:\n  - fault: flood", "s.yaml:2: scenario.rules[0].fault: fault is 'flood'; accepted: rate_limit"),
-        (
-            "rules:\n  - fault: quota\n    when:\n      probability: 2",
-            "s.yaml:4: scenario.rules[0].when.probability is '2'; accepted: a number from 0 to 1",
-        ),
-        (
-            "rules:\n  - fault: quota\n    when: {requests: [1, 0]}",
-            "s.yaml:3: scenario.rules[0].when.requests[1] is '0'; accepted: a whole number, 1 or more",
-        ),
-        (
-            "rules:\n  - fault: {kind: quota, after: 3}",
-            "s.yaml:2: scenario.rules[0].fault: quota has no option 'after'",
-        ),
-        ("rules: [", "s.yaml: not readable as YAML"),
-    ],
-)
-def test_a_wrong_scenario_says_where_and_what_is_accepted(text: str, message: str) -> None:
-    """Errors of scenario files name file, line, value and the values accepted."""
-    with pytest.raises(ScenarioError) as caught:
-        Scenario.parse(text, name="s.yaml")
-
-    assert str(caught.value).startswith(message)
-
-
-def test_a_missing_scenario_file_is_one_sentence(tmp_path: Path) -> None:
-    """A scenario that does not exist is an error of its own kind; an empty one has no rules."""
-    with pytest.raises(ScenarioError, match="No such file"):
-        Scenario.read(tmp_path / "none.yaml")
-
-    assert Scenario.parse("") == Scenario()
-
-
 def test_chunk_one_arrives_while_chunk_two_is_held(sim: Simulator, client: OpenAI) -> None:
     """The caller has chunk 1 while the server stands before chunk 2; after the release the rest comes."""
     with sim.hold("chunk", 2, path="/v1/chat/completions") as hold:
@@ -355,84 +228,3 @@ def test_a_header_holds_and_the_server_releases(sim: Simulator, client: OpenAI) 
         late.start()
         assert len(list(stream)) > 2
         late.join()
-
-
-def test_speed_divides_all_waits() -> None:
-    """Pace follows the latency row, divided by the speed; the same request has the same jitter."""
-
-    def seconds(speed: float) -> float:
-        with Simulator(speed=speed) as simulator, OpenAI(base_url=simulator.url, api_key="any") as client:
-            client.models.list()
-            started = time.monotonic()
-            list(chat(client, "", stream=True))
-            return time.monotonic() - started
-
-    # fast-chat: 0.38 s to the first token, then 110 tokens per second, 22 tokens, jitter 25 %.
-    slow, fast = seconds(0.5), [seconds(4)]
-    while fast[-1] >= slow and len(fast) < 10:  # the machine was busy
-        fast.append(seconds(4))
-    assert min(fast) >= 0.10
-    assert slow >= max(0.80, min(fast))
-
-
-def test_stop_is_bounded_while_a_client_hangs() -> None:
-    """A hanging and a held response do not keep the server from stopping."""
-    simulator = Simulator(latency="instant").start()
-    simulator.hold("chunk", 1, path="/v1/embeddings")
-    with OpenAI(base_url=simulator.url, api_key="any", max_retries=0, timeout=2 * LIMIT_S) as client:
-
-        def ask() -> None:
-            with pytest.raises(openai.APIConnectionError):
-                chat(client, "timeout")
-
-        waiting = threading.Thread(target=ask)
-        waiting.start()
-        while not simulator.requests:
-            time.sleep(0.005)
-        started = time.monotonic()
-        simulator.stop()
-        stopped_s = time.monotonic() - started
-        waiting.join(LIMIT_S)
-
-    assert stopped_s < LIMIT_S
-    assert not waiting.is_alive()
-    simulator.stop()
-    port = int(simulator.url.split(":")[2].removesuffix("/v1"))
-    with socket.socket() as probe:
-        assert probe.connect_ex(("127.0.0.1", port)) != 0
-
-
-def test_settings_are_checked() -> None:
-    """A wrong speed or latency is named with the values accepted; a taken port is an OSError."""
-    with pytest.raises(ValueError, match=r"speed is 0; accepted: a number above 0"):
-        Simulator(speed=0)
-    with pytest.raises(ValueError, match=r"latency is 'warp'; accepted: instant"):
-        Simulator(latency="warp")
-    with Simulator() as simulator, pytest.raises(RuntimeError, match="running already"):
-        simulator.start()
-    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(OSError, match="in use"):
-        Simulator(port=taken.getsockname()[1]).start()
-
-
-def test_as_a_process_it_prints_its_url_and_ends_on_a_signal() -> None:
-    """``python -m stagelight.sim`` prints the base URL, answers, and ends with status 0 when terminated."""
-    command = [sys.executable, "-m", "stagelight.sim", "--port", "0", "--speed", "50", "--seed", "7"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stdout is not None
-            url = process.stdout.readline().strip()
-            with OpenAI(base_url=url, api_key="any") as client:
-                assert client.models.list().data
-        finally:
-            process.terminate()
-        assert process.wait(LIMIT_S) == 0
-
-
-def test_as_a_process_wrong_settings_are_one_sentence(tmp_path: Path) -> None:
-    """A wrong scenario ends the process with status 2 and the message."""
-    file = tmp_path / "s.yaml"
-    file.write_text("rules: 3", encoding="utf-8")
-    command = [sys.executable, "-m", "stagelight.sim", "--scenario", str(file)]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S, check=False)
-
-    assert (ended.returncode, ended.stderr) == (2, f"{file}:1: scenario.rules is '3'; accepted: a list\n")
