@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import threading
+import weakref
 from collections.abc import Callable
 from functools import partial
 from types import FrameType, ModuleType
@@ -33,6 +34,9 @@ def deliver_at_exit(shutdown: Deliver, flush: Deliver) -> None:
         shutdown: delivers and stops, within its own limit.
         flush: delivers only: where the process may live on.
     """
+    # The first finalizer of a process registers the end of all, which has to come after ours: a pool of connections
+    # that is ended before would never close the connection of the last export.
+    weakref.finalize(_anchor, int)
     atexit.register(shutdown)
     _in_multiprocessing(shutdown)
     if hasattr(os, "register_at_fork"):
