@@ -9,13 +9,19 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from opentelemetry import context
 from postgres import Postgres, programs, running
 from stagelight.integrations._instrumentor import Instrumentor
 from stagelight.sim import Simulator
 from stagelight.testing import Captured, Clock, capture
+
+if TYPE_CHECKING:  # of clients that not every environment has
+    from aws_clients import AwsWorld
+    from integrations.elevenlabs_speeches import Voices
+    from langchain_scene import Way
 
 Scenario = Callable[[Any], Awaitable[Any]]
 
@@ -109,6 +115,10 @@ _INSTRUMENTORS = {
     "openai": "OpenAIInstrumentor",
     "anthropic": "AnthropicInstrumentor",
     "google_genai": "GoogleGenAIInstrumentor",
+    "bedrock": "BedrockInstrumentor",
+    "polly": "PollyInstrumentor",
+    "elevenlabs": "ElevenLabsInstrumentor",
+    "psycopg": "PsycopgInstrumentor",
 }
 
 
@@ -187,6 +197,49 @@ def world(request: pytest.FixtureRequest, simulator: Simulator) -> World:
     """The simulator, by a sync and by an async client of the library that the module names in ``CLIENT``."""
     simulator.forget()
     return World(request.param, simulator, _library(request))
+
+
+@pytest.fixture(params=["sync", "async"] if find_spec("aiobotocore") else ["sync"])
+def bedrock(request: pytest.FixtureRequest, simulator: Simulator) -> AwsWorld:
+    """The simulator as Bedrock's runtime, by a sync and by an async client."""
+    from aws_clients import AwsWorld
+
+    simulator.forget()
+    return AwsWorld(request.param, simulator, "bedrock-runtime", "aws.bedrock")
+
+
+@pytest.fixture(params=["sync", "async"])
+def voices(request: pytest.FixtureRequest, simulator: Simulator) -> Voices:
+    """The simulator as ElevenLabs, by a sync and by an async client."""
+    from integrations.elevenlabs_speeches import Voices
+
+    simulator.forget()
+    return Voices(request.param, simulator)
+
+
+@pytest.fixture(params=["sync", "async"])
+def kind(request: pytest.FixtureRequest) -> str:
+    """Which of the two kinds of clients."""
+    return str(request.param)
+
+
+@pytest.fixture(params=["sync", "async"])
+def way(request: pytest.FixtureRequest) -> Way:
+    """Both ways of calling anything of LangChain."""
+    from langchain_scene import Way
+
+    return Way(request.param)
+
+
+@pytest.fixture
+def langchain(request: pytest.FixtureRequest) -> Iterator[None]:
+    """LangChain and the module's ``CLIENTS`` are recorded, and no context is left behind."""
+    from langchain_scene import recording
+
+    before = context.get_current()
+    with recording(*request.module.CLIENTS):
+        yield
+    assert context.get_current() is before
 
 
 @pytest.fixture
