@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
 
@@ -13,6 +11,7 @@ import stagelight
 from aws_clients import KINDS, AwsWorld
 from botocore.config import Config
 from botocore.stub import Stubber
+from integrations.cancelling import cancel_while_held
 from retrying import check_retried, refusing
 from stagelight.conventions import attributes as a
 from stagelight.integrations.bedrock import BedrockInstrumentor
@@ -25,15 +24,7 @@ SECONDS = len(TEXT) / 15  # the simulator speaks 15 characters per second
 SPEECH = {"Text": TEXT, "VoiceId": "Joanna", "OutputFormat": "pcm", "Engine": "neural"}
 
 
-@pytest.fixture
-def recorded() -> Iterator[PollyInstrumentor]:
-    """Polly's clients are instrumented."""
-    instrumentor = PollyInstrumentor()
-    assert instrumentor.switch_on()
-    yield instrumentor
-    instrumentor.uninstrument()
-
-
+CLIENT = "polly"
 pytestmark = [
     pytest.mark.usefixtures("recorded"),
     # The client leaves the socket of an unread answer to the garbage collection, without us as well.
@@ -282,12 +273,7 @@ def test_a_cancelled_speech(simulator: Simulator) -> None:
             while await stream.read(9600):
                 pass
 
-        task = asyncio.create_task(reading())
-        await asyncio.to_thread(hold.wait_reached, 30)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-        hold.release()
+        await cancel_while_held(reading(), hold)
 
     call = world.run(scenario).call("tts")
 
