@@ -1,8 +1,7 @@
-"""Calls in one piece: what they leave behind, however they are made and end."""
+"""Calls in one piece: what they leave behind, however they are made and read."""
 
 from __future__ import annotations
 
-import asyncio
 from decimal import Decimal
 from typing import Any
 
@@ -19,7 +18,6 @@ from stagelight.testing import Clock, capture
 pytestmark = pytest.mark.usefixtures("recorded")
 
 CHAT = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "What do tides do?"}]}
-FAULT = {"x-stagelight-fault": "server_error"}
 
 
 class Answer(pydantic.BaseModel):
@@ -193,179 +191,6 @@ def test_first_text_of_a_plain_answer_is_its_end(world: Any, script: Any) -> Non
 
     assert turn.time_to_first_token_s == pytest.approx(turn.calls[0].duration_s, abs=0.05)
     assert turn.cost == turn.calls[0].cost
-
-
-FAILURES = [
-    ({"extra_headers": FAULT}, openai.InternalServerError, "error"),
-    ({"extra_headers": {"x-stagelight-fault": "rate_limit"}}, openai.RateLimitError, "error"),
-    ({"extra_headers": {"x-stagelight-fault": "timeout"}, "timeout": 0.05}, openai.APITimeoutError, "timeout"),
-    ({"temperature": 9}, openai.BadRequestError, "error"),
-]
-
-
-@pytest.mark.parametrize(("more", "kind", "outcome"), FAILURES)
-def test_failures(world: Any, script: Any, more: Any, kind: type[Exception], outcome: str) -> None:
-    """A failed call ends with the class of the client's own exception, without cost, and the caller gets that one."""
-    seen: list[BaseException] = []
-
-    async def scenario(client: Any) -> None:
-        with pytest.raises(kind) as raised:
-            await script.now(client.chat.completions.create(**CHAT, **more))
-        seen.append(raised.value)
-
-    captured = world.run(scenario)
-    call = captured.call("llm")
-
-    assert (call.outcome, call.error_type) == (outcome, f"openai.{kind.__name__}")
-    assert call.span.status.status_code is trace.StatusCode.ERROR
-    assert call.span.status.description is None
-    assert call.cost is None
-    assert call.span.events == ()
-    assert type(seen[0]) is kind
-
-
-def test_a_wrong_argument_is_no_call(world: Any, script: Any) -> None:
-    """What the client refuses before it sends anything is not recorded."""
-
-    async def scenario(client: Any) -> None:
-        with pytest.raises(TypeError):
-            await script.now(client.chat.completions.create())
-
-    assert world.run(scenario).calls == ()
-
-
-def test_retries_are_one_call(world: Any, script: Any) -> None:
-    """A client that tries again inside one call makes one span, with the last answer."""
-
-    async def scenario(client: Any) -> None:
-        with pytest.raises(openai.RateLimitError):
-            await script.now(
-                client.chat.completions.create(**CHAT, extra_headers={"x-stagelight-fault": "rate_limit;retry_after=0"})
-            )
-
-    captured = world.run(scenario, max_retries=1)
-
-    assert len(world.simulator.requests) == 2
-    assert captured.call("llm").error_type == "openai.RateLimitError"
-
-
-def test_cancellation_is_no_error(simulator: Any) -> None:
-    """A cancelled task ends its call as cancelled, without error."""
-
-    async def scenario() -> None:
-        client = openai.AsyncOpenAI(base_url=simulator.url, api_key="key", max_retries=0)
-        hold = simulator.hold("response", path="/v1/chat/completions")
-        task = asyncio.ensure_future(client.chat.completions.create(**CHAT))
-        await asyncio.to_thread(hold.wait_reached, 60)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-        hold.release()
-        await client.close()
-
-    with capture() as captured:
-        asyncio.run(scenario())
-    call = captured.call("llm")
-
-    assert (call.outcome, call.error_type, call.span.status.is_unset) == ("cancelled", None, True)
-
-
-def test_inside_a_span(world: Any, script: Any) -> None:
-    """A call inside a span of anybody's is its child, and the span is current again afterwards."""
-    current: list[Any] = []
-
-    async def scenario(client: Any) -> None:
-        tracer = captured.tracer_provider.get_tracer("host")
-        with tracer.start_as_current_span("outer") as outer:
-            await script.now(client.chat.completions.create(**CHAT))
-            current.append(trace.get_current_span() is outer)
-
-    with capture() as captured:
-        world.play(scenario)
-    inner, outer = captured.spans
-
-    assert (inner.name, outer.name, current) == ("chat gpt-4o-mini", "outer", [True])
-    assert inner.parent is not None
-    assert inner.parent.span_id == outer.context.span_id
-
-
-def test_a_manual_call_around_the_client_is_one_call(world: Any, script: Any) -> None:
-    """The client fills the facts of the block it is called in: one span, one cost."""
-
-    async def scenario(client: Any) -> None:
-        with stagelight.llm(provider="openai", model="my-alias"):
-            await script.now(client.chat.completions.create(**CHAT, temperature=0.5))
-
-    captured = world.run(scenario)
-    call = captured.call("llm")
-
-    assert call.attributes[a.GEN_AI_REQUEST_MODEL] == "my-alias"
-    assert call.attributes[a.GEN_AI_REQUEST_TEMPERATURE] == 0.5
-    assert call.attributes[a.GEN_AI_RESPONSE_MODEL] == "gpt-4o-mini-2024-07-18"
-    assert len(captured.ledger) == 1
-
-
-def test_a_block_knows_the_provider_of_an_unknown_host(world: Any, script: Any) -> None:
-    """A client at a host nobody has named is the call of the block it is in, whatever provider that says."""
-
-    async def scenario(client: Any) -> None:
-        with stagelight.llm(provider="acme", model="acme-large"):
-            await script.now(client.chat.completions.create(**CHAT))
-        await script.now(client.chat.completions.create(**CHAT))
-
-    with capture() as captured:
-        world.play(scenario)
-
-    assert [call.attributes[a.GEN_AI_PROVIDER_NAME] for call in captured.calls] == ["acme", "openai_compatible"]
-
-
-def test_a_failure_inside_a_manual_call_ends_it_once(world: Any, script: Any) -> None:
-    """The block, not the client, decides how it ends: here with the exception that leaves it."""
-
-    async def scenario(client: Any) -> None:
-        with pytest.raises(openai.InternalServerError), stagelight.llm(provider="openai", model="gpt-4o-mini"):
-            await script.now(client.chat.completions.create(**CHAT, extra_headers=FAULT))
-
-    call = world.run(scenario).call("llm")
-
-    assert (call.outcome, call.error_type) == ("error", "openai.InternalServerError")
-
-
-def test_two_providers_in_one_block(world: Any, script: Any) -> None:
-    """A client of another provider inside a block is a call of its own."""
-
-    async def scenario(client: Any) -> None:
-        with stagelight.llm(provider="groq", model="llama-3.3-70b-versatile"):
-            await script.now(client.chat.completions.create(**CHAT))
-
-    captured = world.run(scenario)
-    inner, outer = captured.calls
-
-    assert [one.attributes[a.GEN_AI_PROVIDER_NAME] for one in (inner, outer)] == ["openai", "groq"]
-    assert inner.span.parent is not None
-    assert inner.span.parent.span_id == outer.span.context.span_id
-    assert (inner.cost_status, outer.cost_status) == ("exact", None)
-    assert captured.cost == inner.cost
-
-
-def test_calls_at_the_same_time(world: Any, script: Any) -> None:
-    """Calls that run at the same time in two turns find each its own."""
-
-    async def one(client: Any, name: str, model: str) -> None:
-        with stagelight.turn(name):
-            if world.kind == "async":
-                await client.chat.completions.create(**{**CHAT, "model": model})
-            else:
-                context = asyncio.to_thread(client.chat.completions.create, **{**CHAT, "model": model})
-                await context
-
-    async def scenario(client: Any) -> None:
-        await asyncio.gather(one(client, "first", "gpt-4o-mini"), one(client, "second", "gpt-4o"))
-
-    captured = world.run(scenario)
-
-    assert [call.name for call in captured.turn("first").calls] == ["chat gpt-4o-mini"]
-    assert [call.name for call in captured.turn("second").calls] == ["chat gpt-4o"]
 
 
 def test_parse_is_one_call(world: Any, script: Any) -> None:
