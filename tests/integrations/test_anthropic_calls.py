@@ -9,6 +9,7 @@ from typing import Any
 import anthropic
 import pytest
 import stagelight
+from integrations.cancelling import cancel_while_held
 from opentelemetry import trace
 from stagelight.conventions import attributes as a
 from stagelight.testing import Clock, capture
@@ -211,12 +212,7 @@ def test_cancellation_is_no_error(simulator: Any) -> None:
     async def scenario() -> None:
         client = anthropic.AsyncAnthropic(base_url=simulator.origin, api_key="key", max_retries=0)
         hold = simulator.hold("response", path="/v1/messages")
-        task = asyncio.ensure_future(client.messages.create(**ASK))
-        await asyncio.to_thread(hold.wait_reached, 60)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-        hold.release()
+        await cancel_while_held(client.messages.create(**ASK), hold)
         await client.close()
 
     with capture() as captured:

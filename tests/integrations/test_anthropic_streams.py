@@ -1,16 +1,14 @@
-"""Streams of the Anthropic client: its own objects, watched in place; one end and one outcome whatever happens."""
+"""Streams of the Anthropic client: its own objects, watched in place, however they are made and read."""
 
 from __future__ import annotations
 
-import asyncio
-import gc
-import importlib
 from collections.abc import AsyncIterator
 from typing import Any
 
 import anthropic
 import pytest
 import stagelight
+from integrations.stream_uses import exhaust, take_two
 from stagelight.conventions import attributes as a
 from stagelight.testing import Clock, capture
 
@@ -25,10 +23,6 @@ LONG = "Tides come and go with the moon, and the moon does not know. " * 150
 def fault(text: str) -> dict[str, Any]:
     """The keyword that makes the simulator fail."""
     return {"extra_headers": {"x-stagelight-fault": text}}
-
-
-async def exhaust(script: Any, stream: Any) -> list[Any]:
-    return [item async for item in script.each(stream)]
 
 
 def test_a_whole_stream(world: Any, script: Any) -> None:
@@ -178,199 +172,6 @@ def test_a_stream_read_as_lines(world: Any, script: Any) -> None:
 
     assert (call.outcome, call.attributes[a.STAGELIGHT_COST_STATUS]) == ("completed", "exact")
     assert call.attributes[a.STAGELIGHT_STREAM_CHUNKS] > 0
-
-
-async def take_two(script: Any, stream: Any) -> None:
-    await script.next(stream)
-    await script.next(stream)
-
-
-async def take_two_and_close(script: Any, stream: Any) -> None:
-    await take_two(script, stream)
-    await script.now(stream.close())
-    await script.now(stream.close())
-
-
-async def break_out(script: Any, stream: Any) -> None:
-    async with script.inside(stream) as entered:
-        async for _ in script.each(entered):
-            break
-
-
-async def close_at_once(script: Any, stream: Any) -> None:
-    await script.now(stream.close())
-
-
-async def stop_at_the_last_word(script: Any, stream: Any) -> None:
-    async with script.inside(stream) as entered:
-        async for event in script.each(entered):
-            if event.type == "message_delta":
-                break
-
-
-async def raise_inside(script: Any, stream: Any) -> None:
-    async def reading() -> None:
-        async with script.inside(stream) as entered:
-            await script.next(entered)
-            raise ZeroDivisionError
-
-    with pytest.raises(ZeroDivisionError):
-        await reading()
-
-
-async def forget(script: Any, stream: Any) -> None:
-    del stream
-
-
-@pytest.mark.parametrize(
-    ("act", "outcome"),
-    [
-        (exhaust, "completed"),
-        (take_two, "client_abandoned"),
-        (take_two_and_close, "client_abandoned"),
-        (break_out, "client_abandoned"),
-        (close_at_once, "client_abandoned"),
-        (stop_at_the_last_word, "completed"),
-        (raise_inside, "client_abandoned"),
-        (forget, "client_abandoned"),
-    ],
-)
-def test_outcomes_of_what_the_caller_does(world: Any, script: Any, act: Any, outcome: str) -> None:
-    """Every way of leaving a stream ends its call once, with an outcome that is no error."""
-
-    async def scenario(client: Any) -> None:
-        stream = await script.now(client.messages.create(**ASK, stream=True))
-        try:
-            await act(script, stream)
-        finally:
-            del stream
-            gc.collect()
-            await asyncio.sleep(0)
-
-    captured = world.run(scenario)
-    call = captured.call("llm")
-
-    assert (call.outcome, call.error_type, call.span.status.is_unset) == (outcome, None, True)
-    assert [point.value for point in captured.metric("stagelight.stream.outcomes")] == [1]
-    assert [point.value for point in captured.metric("stagelight.calls.in_flight")] == [0]
-
-
-def test_a_stream_left_early_is_priced_by_what_was_told(world: Any, script: Any) -> None:
-    """The first event tells the input, so a stream that was left has an estimate; its output stays unknown."""
-
-    async def scenario(client: Any) -> None:
-        async with script.inside(client.messages.stream(**ASK)) as stream:
-            await take_two(script, stream)
-
-    call = world.run(scenario).call("llm")
-
-    assert (call.outcome, call.cost_status) == ("client_abandoned", "estimated")
-    assert call.attributes[a.GEN_AI_USAGE_INPUT_TOKENS] > 0
-    assert a.GEN_AI_USAGE_OUTPUT_TOKENS not in call.attributes
-
-
-@pytest.mark.parametrize(
-    ("what", "kind"),
-    [
-        ("stream_cut;after=4", anthropic.APIError),
-        ("stream_error;after=4", anthropic.APIStatusError),
-        ("malformed_chunk;after=4", ValueError),
-    ],
-)
-def test_streams_that_break(world: Any, script: Any, what: str, kind: Any) -> None:
-    """A stream that breaks gives the caller the client's exception, and its call the class of it."""
-    seen: list[BaseException] = []
-
-    async def scenario(client: Any) -> None:
-        stream = await script.now(client.messages.create(**ASK, stream=True, **fault(what)))
-        with pytest.raises((kind, _library().TransportError)) as raised:
-            await exhaust(script, stream)
-        seen.append(raised.value)
-
-    call = world.run(scenario).call("llm")
-    error = type(seen[0])
-
-    assert (call.outcome, call.error_type) == ("provider_aborted", f"{error.__module__}.{error.__qualname__}")
-    assert call.attributes[a.STAGELIGHT_STREAM_CHUNKS] == 3
-    assert call.attributes[a.GEN_AI_RESPONSE_MODEL] == "claude-haiku-4-5-20251001"
-
-
-def _library() -> Any:
-    """The HTTP library that the client uses: ``httpx`` or ``httpx2``."""
-    return importlib.import_module(anthropic.DefaultHttpxClient.__mro__[1].__module__.partition(".")[0])
-
-
-CUT = b"""event: message_start
-data: {"type":"message_start","message":{"id":"msg_1","type":"message","role":"assistant","model":"claude-haiku-4-5",\
-"content":[],"stop_reason":null,"stop_sequence":null,"usage":{"input_tokens":9,"output_tokens":1}}}
-
-event: content_block_start
-data: {"type":"content_block_start","index":0,"content_block":{"type":"text","text":""}}
-
-event: content_block_delta
-data: {"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"Tides"}}
-
-""".replace(b"\\\n", b"")
-
-
-def test_a_stream_that_ends_without_its_end(world: Any, script: Any) -> None:
-    """A stream that the server ends before its answer does failed, although nobody raises."""
-    library = _library()
-    transport = library.MockTransport(
-        lambda _: library.Response(200, headers={"content-type": "text/event-stream"}, content=CUT)
-    )
-    make = anthropic.DefaultAsyncHttpxClient if world.kind == "async" else anthropic.DefaultHttpxClient
-
-    async def scenario(client: Any) -> None:
-        assert len(await exhaust(script, await script.now(client.messages.create(**ASK, stream=True)))) == 3
-
-    call = world.run(scenario, http_client=make(transport=transport)).call("llm")
-
-    assert (call.outcome, call.error_type) == ("provider_aborted", "incomplete_stream")
-    assert call.attributes[a.GEN_AI_USAGE_INPUT_TOKENS] == 9
-
-
-def test_a_stream_that_times_out(world: Any, script: Any) -> None:
-    """A read timeout inside a stream is a timeout."""
-
-    async def scenario(client: Any, patience_s: float) -> None:
-        stream = await script.now(client.messages.create(**ASK, stream=True, timeout=patience_s))
-        with pytest.raises((anthropic.APITimeoutError, _library().TransportError)):
-            await exhaust(script, stream)
-
-    with world.simulator.hold("chunk", 5, path="/v1/messages"):
-        call = world.run_with_patience(scenario, anthropic.APITimeoutError).call("llm")
-
-    assert call.outcome == "timeout"
-
-
-def test_a_cancelled_stream(simulator: Any) -> None:
-    """A task that is cancelled while it waits for an event ends its call as cancelled."""
-
-    async def scenario() -> None:
-        client = anthropic.AsyncAnthropic(base_url=simulator.origin, api_key="key", max_retries=0)
-        hold = simulator.hold("chunk", 5, path="/v1/messages")
-        started = asyncio.Event()
-
-        async def reading() -> None:
-            async for event in await client.messages.create(**ASK, stream=True):
-                if event.type == "content_block_delta":
-                    started.set()
-
-        task = asyncio.ensure_future(reading())
-        await started.wait()
-        await asyncio.to_thread(hold.wait_reached, 60)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-        hold.release()
-        await client.close()
-
-    with capture() as captured:
-        asyncio.run(scenario())
-    call = captured.call("llm")
-
-    assert (call.outcome, call.error_type) == ("cancelled", None)
 
 
 def test_the_first_event_is_not_held_back(world: Any, script: Any) -> None:
