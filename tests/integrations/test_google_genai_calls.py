@@ -1,4 +1,4 @@
-"""Calls of the Google Gen AI client in one piece: what they leave behind, however they are made and end."""
+"""Calls of the Google Gen AI client in one piece: what they leave behind, however they are made."""
 
 from __future__ import annotations
 
@@ -8,9 +8,7 @@ from typing import Any
 
 import pytest
 import stagelight
-from google.genai import errors
 from opentelemetry import trace
-from retrying import check_retried, refusing
 from stagelight.conventions import attributes as a
 from stagelight.testing import Clock, capture
 
@@ -131,20 +129,6 @@ def test_cached_prompts(world: Any, script: Any) -> None:
     assert second.cost == (amount + usage.candidates_token_count * Decimal("0.4")) / 10**6
 
 
-def test_what_tools_gave_is_input(world: Any, script: Any) -> None:
-    """Tokens that a tool of the provider gave to the model are part of the input."""
-    usages: list[Any] = []
-
-    async def scenario(client: Any) -> None:
-        answer = await script.now(client.models.generate_content(**ASK, config={"tools": [{"google_search": {}}]}))
-        usages.append(answer.usage_metadata)
-
-    call = world.run(scenario).call("llm")
-
-    assert usages[0].tool_use_prompt_token_count == 20
-    assert call.attributes[a.GEN_AI_USAGE_INPUT_TOKENS] == usages[0].prompt_token_count + 20
-
-
 @pytest.mark.parametrize(
     ("asked", "reasons", "outcome"),
     [
@@ -184,82 +168,6 @@ def test_service_tiers(world: Any, script: Any) -> None:
     assert not {a.OPENAI_REQUEST_SERVICE_TIER, a.OPENAI_RESPONSE_SERVICE_TIER} & plain.attributes.keys()
 
 
-async def used(script: Any, result: Any) -> None:
-    """Wait for a result, and read it if it is a stream."""
-    given = await script.now(result)
-    if hasattr(given, "__next__") or hasattr(given, "__anext__"):
-        async for _ in script.each(given):
-            pass
-
-
-FAILURES = [
-    (fault("rate_limit"), errors.ClientError, 429, "error"),
-    (fault("server_error;status=503"), errors.ServerError, 503, "error"),
-    ({"config": {"max_output_tokens": -1}}, errors.ClientError, 400, "error"),
-    (fault("timeout", timeout=100), Exception, None, "timeout"),
-]
-
-
-@pytest.mark.parametrize("method", ["generate_content", "generate_content_stream", "embed_content"])
-@pytest.mark.parametrize(("more", "kind", "status", "outcome"), FAILURES)
-def test_failures(world: Any, script: Any, method: str, more: Any, kind: Any, status: int | None, outcome: str) -> None:
-    """A failed call ends with the class of the client's own exception and the status, without cost or message."""
-    if method == "embed_content" and "max_output_tokens" in more["config"]:
-        more = {"config": {"output_dimensionality": -1}}
-    seen: list[BaseException] = []
-
-    async def scenario(client: Any) -> None:
-        with pytest.raises(kind) as raised:
-            await used(script, getattr(client.models, method)(**{**ASK, **more}))
-        seen.append(raised.value)
-
-    call = world.run(scenario).calls[0]
-    error = type(seen[0])
-
-    assert (call.outcome, call.error_type) == (outcome, f"{error.__module__}.{error.__qualname__}")
-    assert call.attributes.get(a.HTTP_RESPONSE_STATUS_CODE) == status
-    assert (call.span.status.status_code, call.span.status.description) == (trace.StatusCode.ERROR, None)
-    assert (call.cost, call.span.events) == (None, ())
-
-
-async def generated(client: Any, script: Any) -> None:
-    await script.now(client.models.generate_content(**ASK))
-
-
-async def streamed(client: Any, script: Any) -> None:
-    async for _ in script.each(await script.now(client.models.generate_content_stream(**ASK))):
-        pass
-
-
-async def embedded(client: Any, script: Any) -> None:
-    await script.now(client.models.embed_content(model="gemini-embedding-001", contents="tides"))
-
-
-@pytest.mark.parametrize("use", [generated, streamed, embedded])
-@pytest.mark.parametrize(
-    ("statuses", "attempts", "outcome"),
-    [((429, 503), 3, "completed"), ((500, 500, 500), 3, "error"), ((501,), 1, "error")],
-    ids=["at last", "never", "refused"],
-)
-def test_repeated_requests_are_one_call(
-    world: Any, script: Any, use: Any, statuses: tuple[int, ...], attempts: int, outcome: str
-) -> None:
-    """What the client sends again by its own retries belongs to one call, which counts it."""
-    again = {"retry_options": {"attempts": 3, "initial_delay": 0.001, "max_delay": 0.01, "jitter": 0.001}}
-
-    async def scenario(client: Any) -> None:
-        try:
-            await use(client, script)
-        except errors.APIError:
-            assert outcome == "error"
-
-    with refusing(*statuses) as simulator:
-        elsewhere = type(world)(world.kind, simulator, world.library)
-        captured = elsewhere.run(scenario, http_options=again)
-
-        check_retried(captured, simulator, attempts, outcome=outcome)
-
-
 def test_a_chat(world: Any, script: Any) -> None:
     """Each message of a chat is one call."""
 
@@ -272,78 +180,6 @@ def test_a_chat(world: Any, script: Any) -> None:
 
     assert first.attributes[a.GEN_AI_USAGE_INPUT_TOKENS] < second.attributes[a.GEN_AI_USAGE_INPUT_TOKENS]
     assert [call.cost_status for call in (first, second)] == ["exact", "exact"]
-
-
-def weather_of(answer: Any) -> Any:
-    """A function that the client may call: it returns ``answer``, or raises it."""
-
-    def weather(city: str) -> str:
-        """The weather in a city."""
-        assert city == "Paris"
-        if isinstance(answer, Exception):
-            raise answer
-        return str(answer)
-
-    weather.__annotations__ = {"city": str, "return": str}  # older clients do not read them as text
-    return weather
-
-
-@pytest.mark.parametrize("streamed", [False, True])
-def test_functions_that_the_client_calls(world: Any, script: Any, streamed: bool) -> None:
-    """Two requests and one execution between them, inside the turn, each counted once."""
-    config = {"tools": [weather_of("It is sunny in Paris today.")]}
-    asked = {"model": "gemini-2.5-flash", "contents": "What is the weather in Paris?", "config": config}
-
-    async def scenario(client: Any) -> None:
-        with stagelight.turn("answer"):
-            if streamed:
-                stream = await script.now(client.models.generate_content_stream(**asked))
-                said = "".join([chunk.text or "" async for chunk in script.each(stream)])
-            else:
-                said = (await script.now(client.models.generate_content(**asked))).text
-            assert said == "It is sunny in Paris today."
-
-    captured = world.run(scenario)
-    turn = captured.turn("answer")
-    names = [call.name for call in sorted(turn.calls, key=lambda call: call.span.start_time or 0)]
-
-    assert sorted(names) == ["execute_tool weather", *["generate_content gemini-2.5-flash"] * 2]
-    assert [call.outcome for call in turn.calls] == ["completed"] * 3
-    assert len(captured.ledger) == 2
-
-
-def test_a_function_that_fails(world: Any, script: Any) -> None:
-    """The function's own error is the execution's; the client tells the model, and the turn goes on."""
-    config = {"tools": [weather_of(ZeroDivisionError("secret"))]}
-
-    async def scenario(client: Any) -> None:
-        asked = {"model": "gemini-2.5-flash", "contents": "What is the weather in Paris?", "config": config}
-        await script.now(client.models.generate_content(**asked))
-
-    calls = world.run(scenario).calls
-    (tool,) = [call for call in calls if call.stage == "tool"]
-
-    assert (tool.outcome, tool.error_type) == ("error", "ZeroDivisionError")
-    assert [call.outcome for call in calls if call.stage == "llm"] == ["completed", "completed"]
-    assert "secret" not in repr([(call.name, dict(call.attributes)) for call in calls])
-
-
-@pytest.mark.parametrize("world", ["async"], indirect=True)
-def test_cancellation_is_no_error(world: Any, simulator: Any) -> None:
-    """A cancelled task ends its call as cancelled, without error."""
-    hold = simulator.hold("response")
-
-    async def scenario(client: Any) -> None:
-        task = asyncio.ensure_future(client.models.generate_content(**ASK))
-        await asyncio.to_thread(hold.wait_reached, 60)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-        hold.release()
-
-    call = world.run(scenario).call("llm")
-
-    assert (call.outcome, call.error_type, call.span.status.is_unset) == ("cancelled", None, True)
 
 
 def test_what_is_no_call_of_a_model(world: Any, script: Any) -> None:

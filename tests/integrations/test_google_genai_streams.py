@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-import gc
+from functools import partial
 from typing import Any
 
 import pytest
 import stagelight
 from google.genai import errors, version
+from integrations.stream_uses import check_ended_once, exhaust, take_two, use
 from stagelight.conventions import attributes as a
 from stagelight.testing import Clock, capture
 
@@ -22,10 +22,6 @@ LONG = "Tides come and go with the moon, and the moon does not know. " * 150
 def fault(text: str, **more: Any) -> dict[str, Any]:
     """The configuration that makes the simulator fail."""
     return {"config": {"http_options": {"headers": {"x-stagelight-fault": text}, **more}}}
-
-
-async def exhaust(script: Any, stream: Any) -> list[Any]:
-    return [item async for item in script.each(stream)]
 
 
 def test_a_whole_stream(world: Any, script: Any) -> None:
@@ -131,11 +127,6 @@ def test_a_stream_nobody_asks_for_sends_nothing(world: Any, script: Any) -> None
     assert captured.calls == ()
 
 
-async def take_two(script: Any, stream: Any) -> None:
-    await script.next(stream)
-    await script.next(stream)
-
-
 async def take_two_and_close(script: Any, stream: Any) -> None:
     await take_two(script, stream)
     await script.now(stream.aclose() if hasattr(stream, "aclose") else stream.close())
@@ -171,22 +162,9 @@ async def raise_inside(script: Any, stream: Any) -> None:
 )
 def test_outcomes_of_what_the_caller_does(world: Any, script: Any, act: Any, outcome: str) -> None:
     """Every way of leaving a stream ends its call once, with an outcome that is no error."""
+    captured = world.run(lambda client: use(script, partial(client.models.generate_content_stream, **ASK), act))
 
-    async def scenario(client: Any) -> None:
-        stream = await script.now(client.models.generate_content_stream(**ASK))
-        try:
-            await act(script, stream)
-        finally:
-            del stream
-            gc.collect()
-            await asyncio.sleep(0)
-
-    captured = world.run(scenario)
-    call = captured.call("llm")
-
-    assert (call.outcome, call.error_type, call.span.status.is_unset) == (outcome, None, True)
-    assert [point.value for point in captured.metric("stagelight.stream.outcomes")] == [1]
-    assert [point.value for point in captured.metric("stagelight.calls.in_flight")] == [0]
+    check_ended_once(captured, outcome)
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
