@@ -30,16 +30,7 @@ SPEECH = {
     "voice_settings": VoiceSettings(stability=0.5),
 }
 
-
-@pytest.fixture
-def recorded() -> Iterator[ElevenLabsInstrumentor]:
-    """The ElevenLabs client is instrumented."""
-    instrumentor = ElevenLabsInstrumentor()
-    assert instrumentor.switch_on()
-    yield instrumentor
-    instrumentor.uninstrument()
-
-
+CLIENT = "elevenlabs"
 pytestmark = [
     pytest.mark.usefixtures("recorded"),
     pytest.mark.filterwarnings("ignore:ConnectionClosed:DeprecationWarning"),  # the client reads its code

@@ -2,81 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
-import gc
 import inspect
 from base64 import b64decode
-from collections.abc import Iterator
-from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
-import httpx
 import pytest
 import stagelight
-from elevenlabs.core.api_error import ApiError
-from elevenlabs.core.http_client import HttpClient
 from elevenlabs.core.unchecked_base_model import construct_type
 from elevenlabs.types import AudioWithTimestampsResponse
-from elevenlabs_clients import PLAIN, client_of
-from retrying import check_retried, refusing
+from integrations.elevenlabs_speeches import SECONDS, SPEECH, TEXT, Voices
 from stagelight.conventions import attributes as a
-from stagelight.integrations.elevenlabs import ElevenLabsInstrumentor
-from stagelight.sim import Simulator
-from stagelight.testing import Captured, Clock, capture
+from stagelight.testing import Clock, capture
 
-TEXT = "The tide comes in, the tide goes out."
-SECONDS = len(TEXT) / 15  # the simulator speaks 15 characters per second
-SPEECH = {"voice_id": "Rachel", "text": TEXT, "model_id": "eleven_multilingual_v2", "output_format": "pcm_16000"}
-
-
-@pytest.fixture
-def recorded() -> Iterator[ElevenLabsInstrumentor]:
-    """The ElevenLabs client is instrumented."""
-    instrumentor = ElevenLabsInstrumentor()
-    assert instrumentor.switch_on()
-    yield instrumentor
-    instrumentor.uninstrument()
-
-
+CLIENT = "elevenlabs"
 pytestmark = pytest.mark.usefixtures("recorded")
-
-
-@dataclass
-class Voices:
-    """A simulator and one kind of client."""
-
-    kind: str
-    simulator: Simulator
-
-    @property
-    def host(self) -> str:
-        """Address and port of the simulator."""
-        return self.simulator.url.split("/")[2]
-
-    def run(self, scenario: Any, *, clock: Clock | None = None, fault: str = "") -> Captured:
-        """What was recorded of a scenario."""
-
-        async def played() -> None:
-            headers = {"x-stagelight-fault": fault} if fault else {}
-            if self.kind == "sync":
-                with httpx.Client(verify=PLAIN, headers=headers) as http:
-                    await scenario(client_of(self.simulator.origin, http))
-            else:
-                async with httpx.AsyncClient(verify=PLAIN, headers=headers) as http:
-                    await scenario(client_of(self.simulator.origin, http))
-
-        with capture(provider_hosts={self.host: "elevenlabs"}, clock=clock) as captured:
-            asyncio.run(played())
-            gc.collect()
-        return captured
-
-
-@pytest.fixture(params=["sync", "async"])
-def voices(request: pytest.FixtureRequest, simulator: Simulator) -> Voices:
-    """The simulator, by a sync and by an async client."""
-    simulator.forget()
-    return Voices(request.param, simulator)
 
 
 def spoken(voices: Voices, **more: Any) -> dict[str, Any]:
@@ -238,188 +178,6 @@ def test_raw_responses(voices: Voices, script: Any) -> None:
     assert [call.outcome for call in voices.run(scenario).calls] == ["completed"] * 2
 
 
-def test_nothing_is_sent_before_the_caller_asks(voices: Voices, script: Any) -> None:
-    """A generator that nobody reads sends nothing and leaves nothing."""
-
-    async def scenario(client: Any) -> None:
-        client.text_to_speech.convert(**SPEECH)
-        client.text_to_speech.stream_with_timestamps(**SPEECH)
-
-    assert voices.run(scenario).spans == ()
-    assert voices.simulator.requests == []
-
-
-@pytest.mark.parametrize("way", ["convert", "stream", "stream_with_timestamps"])
-def test_audio_is_not_held_back(voices: Voices, script: Any, way: str) -> None:
-    """The caller hears the first block while the server keeps the second, and the turn's first audio is that moment."""
-    hold = voices.simulator.hold("chunk", 2)
-    clock = Clock()
-
-    async def scenario(client: Any) -> None:
-        with stagelight.turn("speak"):
-            clock.advance(1.0)
-            blocks = aiter(script.each(getattr(client.text_to_speech, way)(**SPEECH)))
-            await anext(blocks)
-            assert hold.wait_reached(30)
-            clock.advance(2.0)
-            hold.release()
-            async for _ in blocks:
-                pass
-
-    captured = voices.run(scenario, clock=clock)
-
-    assert captured.turn("speak").time_to_first_audio_s == 1.0
-    assert captured.call("tts").attributes[a.STAGELIGHT_STREAM_LONGEST_GAP] == 2.0
-
-
-@pytest.mark.parametrize("way", ["close", "drop", "raise"])
-def test_speech_that_is_cut_short(voices: Voices, script: Any, way: str) -> None:
-    """A caller who stops listening abandons the call: the whole text is billed, the seconds are those heard."""
-
-    async def scenario(client: Any) -> None:
-        audio = client.text_to_speech.convert(**SPEECH)
-
-        async def reading() -> None:
-            async for _ in script.each(audio):
-                if way == "raise":
-                    raise ZeroDivisionError
-                break
-
-        if way == "raise":
-            with pytest.raises(ZeroDivisionError):
-                await reading()
-        else:
-            await reading()
-        if way == "close":
-            await script.now((getattr(audio, "aclose", None) or audio.close)())
-
-    call = voices.run(scenario).call("tts")
-
-    assert (call.outcome, call.error_type, call.cost_status) == ("client_abandoned", None, "estimated")
-    assert 0 < call.attributes[a.STAGELIGHT_TTS_AUDIO_SECONDS] <= SECONDS + 0.01
-
-
-def test_speech_that_breaks(voices: Voices, script: Any) -> None:
-    """A connection that is lost while audio comes is the provider's failure."""
-
-    async def scenario(client: Any) -> None:
-        async def reading() -> None:
-            async for _ in script.each(client.text_to_speech.convert(**SPEECH)):
-                pass
-
-        with pytest.raises(httpx.RemoteProtocolError):
-            await reading()
-
-    call = voices.run(scenario, fault="stream_cut;after=2").call("tts")
-
-    assert (call.outcome, call.error_type) == ("provider_aborted", "httpx.RemoteProtocolError")
-    assert call.attributes[a.STAGELIGHT_STREAM_CHUNKS] == 2
-
-
-@pytest.mark.parametrize(
-    ("asked", "fault", "kind", "status"),
-    [
-        ({}, "unauthorized", "elevenlabs.core.api_error.ApiError", 401),
-        ({}, "rate_limit", "elevenlabs.core.api_error.ApiError", 429),
-        ({"text": None}, "", "UnprocessableEntityError", 422),
-        ({"output_format": "opus_48000_32"}, "", "elevenlabs.core.api_error.ApiError", 400),
-    ],
-)
-@pytest.mark.parametrize("way", ["convert", "stream_with_timestamps", "convert_with_timestamps"])
-def test_a_refused_speech_costs_nothing(
-    voices: Voices, script: Any, way: str, asked: dict[str, Any], fault: str, kind: str, status: int
-) -> None:
-    """The caller gets the client's exception; the call is an error with its class and the HTTP status."""
-    errors: list[ApiError] = []
-
-    async def scenario(client: Any) -> None:
-        options = {"request_options": {"max_retries": 0}}
-        try:
-            result = getattr(client.text_to_speech, way)(**{**SPEECH, **asked}, **options)
-            if way == "convert_with_timestamps":
-                await script.now(result)
-            else:
-                async for _ in script.each(result):
-                    pass
-        except ApiError as error:
-            errors.append(error)
-
-    call = voices.run(scenario, fault=fault).call("tts")
-
-    assert errors[0].status_code == call.attributes[a.HTTP_RESPONSE_STATUS_CODE] == status
-    assert (call.outcome, call.cost) == ("error", None)
-    assert str(call.error_type).endswith(kind)
-    assert a.STAGELIGHT_USAGE_CHARACTERS not in call.attributes
-
-
-def test_a_server_that_is_not_there(script: Any) -> None:
-    """A call that reaches nobody is an error of the HTTP client's class."""
-    with httpx.Client(verify=PLAIN) as http, capture() as captured:
-        client = client_of("http://127.0.0.1:9", http)
-        with pytest.raises(httpx.ConnectError):
-            list(client.text_to_speech.convert(**SPEECH))
-
-    assert (captured.call("tts").outcome, captured.call("tts").error_type) == ("error", "httpx.ConnectError")
-
-
-_NO_RETRIES = inspect.signature(HttpClient.request).parameters["retries"].default
-"""What the client counts from: its first versions took two retries for done."""
-
-
-async def timed(client: Any, script: Any, options: Any) -> None:
-    await script.now(client.text_to_speech.convert_with_timestamps(**SPEECH, request_options=options))
-
-
-async def transcribed(client: Any, script: Any, options: Any) -> None:
-    recording = ("speech.pcm", bytes(64_000))
-    await script.now(client.speech_to_text.convert(model_id="scribe_v1", file=recording, request_options=options))
-
-
-@pytest.mark.parametrize("use", [timed, transcribed])
-@pytest.mark.parametrize(
-    ("statuses", "attempts", "outcome"),
-    [((429, 503), 3, "completed"), ((500, 500), 2, "error"), ((500,), 1, "error")],
-    ids=["at last", "never", "refused"],
-)
-def test_repeated_requests_are_one_call(
-    voices: Voices, script: Any, monkeypatch: pytest.MonkeyPatch, use: Any, statuses: Any, attempts: int, outcome: str
-) -> None:
-    """What the client sends again belongs to one call, which counts it."""
-    monkeypatch.setattr("elevenlabs.core.http_client._retry_timeout", lambda **_: 0.0)  # it would wait for seconds
-
-    async def scenario(client: Any) -> None:
-        try:
-            await use(client, script, {"max_retries": _NO_RETRIES + attempts - 1})
-        except ApiError as error:
-            assert (outcome, error.status_code) == ("error", 500)  # noqa: PT017 - the other outcome has no exception
-
-    with refusing(*statuses) as simulator:
-        captured = Voices(voices.kind, simulator).run(scenario)
-
-        check_retried(captured, simulator, attempts, outcome=outcome)
-
-
-def test_a_cancelled_speech(simulator: Simulator) -> None:
-    """A task that is cancelled while it waits for audio was cancelled, which is no error."""
-    hold = simulator.hold("chunk", 2)
-
-    async def scenario(client: Any) -> None:
-        async def reading() -> None:
-            async for _ in client.text_to_speech.convert(**SPEECH):
-                pass
-
-        task = asyncio.create_task(reading())
-        await asyncio.to_thread(hold.wait_reached, 30)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-        hold.release()
-
-    call = Voices("async", simulator).run(scenario).call("tts")
-
-    assert (call.outcome, call.error_type) == ("cancelled", None)
-
-
 def test_a_manual_block_is_that_call(voices: Voices, script: Any) -> None:
     """A client inside a manual block of the same stage fills it: one span, one cost."""
 
@@ -473,49 +231,6 @@ def test_transcription(voices: Voices, script: Any) -> None:
     }
     assert heard[0].text == TEXT
     assert call.attributes[a.STAGELIGHT_COST_REASON] == "unknown_model"
-
-
-def test_what_is_sent_is_what_is_sent_without_us(voices: Voices, script: Any) -> None:
-    """Types, values and every byte and header on the wire are those of the client alone."""
-
-    async def everything(client: Any) -> list[Any]:
-        speech, seen = client.text_to_speech, list[Any]()
-        for way in ("convert", "stream", "stream_with_timestamps"):
-            source = getattr(speech, way)(**SPEECH)
-            seen += [
-                type(source),
-                [item if isinstance(item, bytes) else repr(item) async for item in script.each(source)],
-            ]
-        answer = await script.now(speech.convert_with_timestamps(**SPEECH))
-        seen += [type(answer), answer.model_dump_json()]
-        raw = speech.with_raw_response.convert(**SPEECH)
-        async with script.inside(raw) as response:
-            seen += [type(raw), type(response), type(response.data), type(response._response.stream).__mro__[-2:]]
-            seen += [[data async for data in script.each(response.data)]]
-        try:
-            await script.now(speech.convert_with_timestamps(**{**SPEECH, "text": None}))
-        except ApiError as error:
-            seen += [type(error), str(error), type(error.__cause__), type(error.__context__)]
-        return seen
-
-    def run() -> tuple[list[Any], list[Any]]:
-        voices.simulator.forget()
-        seen: list[Any] = []
-
-        async def scenario(client: Any) -> None:
-            seen.extend(await everything(client))
-
-        voices.run(scenario)
-        return seen, voices.simulator.requests
-
-    observed = run()
-    ElevenLabsInstrumentor().uninstrument()
-    alone = run()
-    ElevenLabsInstrumentor().switch_on()
-
-    assert observed[0] == alone[0]
-    assert observed[1] == alone[1]
-    assert len(alone[1]) == 6
 
 
 def test_reading_an_answer_by_hand() -> None:
