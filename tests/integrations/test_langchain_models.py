@@ -1,76 +1,33 @@
-"""Models of LangChain: one call for each request, the client's own where one is recorded, else what LangChain tells."""
+"""Models of LangChain over a recorded client: one call for each request, which is the client's own."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import langchain_scene as scene
 import openai
 import pytest
 import stagelight
+from integrations.langchain_models import ASKED, alone, invoke, stream, with_client
 from langchain_core.caches import InMemoryCache
 from langchain_core.globals import set_llm_cache
 from langchain_core.language_models import BaseChatModel, FakeListLLM
-from langchain_core.language_models.fake import FakeStreamingListLLM
-from langchain_core.language_models.llms import LLM
 from langchain_core.messages import AIMessage, HumanMessage
 from langchain_core.outputs import ChatGeneration, ChatResult
 from stagelight._calls import current_call
 from stagelight.conventions import attributes as a
-from stagelight.conventions import metrics as m
-from stagelight.integrations.langchain import LangChainInstrumentor, read
 from stagelight.sim import Simulator
-from stagelight.testing import Captured
 
-ASKED = "What do tides do?"
-
-
-@pytest.fixture(autouse=True)
-def recorded() -> Iterator[None]:
-    """LangChain and its providers' clients are recorded."""
-    with scene.recording("openai", "anthropic"):
-        yield
-
-
-@pytest.fixture(params=["sync", "async"])
-def way(request: pytest.FixtureRequest) -> scene.Way:
-    """Both ways of calling."""
-    return scene.Way(request.param)
+CLIENTS = ("openai", "anthropic")
+pytestmark = pytest.mark.usefixtures("langchain")
 
 
 @pytest.fixture(params=["openai", "anthropic"])
 def provider(request: pytest.FixtureRequest) -> str:
     """Both providers."""
     return str(request.param)
-
-
-def with_client(
-    way: scene.Way, simulator: Simulator, scenario: scene.Scenario, provider: str = "openai", **options: Any
-) -> tuple[Captured, Any]:
-    """A scenario with a model over a recorded client."""
-    make = {"openai": scene.openai_model, "anthropic": scene.anthropic_model}[provider]
-    hosts = {scene.host_of(simulator): provider}
-    return scene.played(way, scenario, lambda: make(simulator, **options), provider_hosts=hosts)
-
-
-def alone(way: scene.Way, model: Any, scenario: scene.Scenario) -> tuple[Captured, Any]:
-    """A scenario with a model that no client serves."""
-    return scene.played(way, scenario, lambda: scene.made(model))
-
-
-async def invoke(way: scene.Way, model: Any) -> Any:
-    """One answer."""
-    return await way.invoke(model, ASKED)
-
-
-async def stream(way: scene.Way, model: Any) -> Any:
-    """One answer in chunks."""
-    return await way.chunks(model, ASKED)
-
-
-# with a client
 
 
 @pytest.mark.parametrize("ask", [invoke, stream])
@@ -154,25 +111,6 @@ def test_fallbacks(way: scene.Way, simulator: Simulator) -> None:
     assert turn.outcome == "completed"
 
 
-def test_retries_of_a_runnable(way: scene.Way) -> None:
-    """Each attempt of ``with_retry`` is a call."""
-
-    class Twice(scene.Local):
-        """Fails once."""
-
-        def _generate(self, *args: Any, **more: Any) -> ChatResult:
-            self.error = ConnectionError("gone") if self.asked == 0 else None
-            return super()._generate(*args, **more)
-
-    async def scenario(way: scene.Way, model: Any) -> Any:
-        return await way.invoke(model.with_retry(wait_exponential_jitter=False, stop_after_attempt=3), ASKED)
-
-    captured, _ = alone(way, Twice(), scenario)
-
-    assert [call.outcome for call in captured.calls] == ["error", "completed"]
-    assert len(captured.turns) == 1
-
-
 def test_a_failed_request(way: scene.Way, simulator: Simulator) -> None:
     """The client's error reaches the caller and is the one call's."""
 
@@ -183,106 +121,6 @@ def test_a_failed_request(way: scene.Way, simulator: Simulator) -> None:
     captured, _ = with_client(way, simulator, scenario, default_headers={"x-stagelight-fault": "server_error"})
 
     assert [(call.outcome, call.error_type) for call in captured.calls] == [("error", "openai.InternalServerError")]
-
-
-# without a client
-
-
-def test_a_model_without_a_client(way: scene.Way) -> None:
-    """The call is what LangChain tells of it."""
-    captured, answer = alone(way, scene.Local(), invoke)
-    call = captured.call("llm")
-
-    assert answer.content == "The tide comes in."
-    assert call.name == "chat tide-1"
-    assert {key: call.attributes.get(key) for key in call.attributes if key.startswith("gen_ai.")} == {
-        a.GEN_AI_OPERATION_NAME: "chat",
-        a.GEN_AI_PROVIDER_NAME: "mistral_ai",
-        a.GEN_AI_REQUEST_MODEL: "tide-1",
-        a.GEN_AI_REQUEST_TEMPERATURE: 0.5,
-        a.GEN_AI_RESPONSE_MODEL: "tide-1-0521",
-        a.GEN_AI_RESPONSE_ID: "answer-1",
-        a.GEN_AI_RESPONSE_FINISH_REASONS: ("stop",),
-        a.GEN_AI_USAGE_INPUT_TOKENS: 120,
-        a.GEN_AI_USAGE_OUTPUT_TOKENS: 30,
-        a.GEN_AI_USAGE_CACHE_READ_INPUT_TOKENS: 100,
-        a.GEN_AI_USAGE_CACHE_WRITE_INPUT_TOKENS: 8,
-        a.GEN_AI_USAGE_REASONING_OUTPUT_TOKENS: 10,
-    }
-    assert (call.outcome, call.cost_status, len(captured.ledger)) == ("completed", "unpriced", 1)
-
-
-def test_a_streamed_model_without_a_client(way: scene.Way) -> None:
-    """Chunks, the first of them, and what the last one tells."""
-    captured, chunks = alone(way, scene.LocalStream(), stream)
-    call = captured.call("llm")
-
-    assert "".join(chunk.content for chunk in chunks) == "Thetidecomesin."
-    assert call.outcome == "length_cut"
-    assert call.attributes[a.GEN_AI_REQUEST_STREAM] is True
-    assert call.attributes[a.STAGELIGHT_STREAM_CHUNKS] >= 4
-    assert call.attributes[a.GEN_AI_RESPONSE_TIME_TO_FIRST_CHUNK] > 0
-    assert call.attributes[a.GEN_AI_USAGE_OUTPUT_TOKENS] == 30
-
-
-def test_a_model_that_tells_no_usage(way: scene.Way) -> None:
-    """Unknown is not zero."""
-    captured, _ = alone(way, scene.Local(usage=None), invoke)
-    call = captured.call("llm")
-
-    assert (call.cost_status, call.attributes[a.STAGELIGHT_COST_REASON]) == ("unpriced", "no_usage")
-    assert a.GEN_AI_USAGE_INPUT_TOKENS not in call.attributes
-
-
-class RefusedError(Exception):
-    """What a model's own HTTP client raises."""
-
-    status_code = 429
-
-
-def test_a_model_that_fails(way: scene.Way) -> None:
-    """The very error reaches the caller; its class and its HTTP status are recorded."""
-    error = RefusedError("secret")
-
-    async def scenario(way: scene.Way, model: Any) -> None:
-        with pytest.raises(RefusedError) as caught:
-            await way.invoke(model, ASKED)
-        assert caught.value is error
-
-    captured, _ = alone(way, scene.Local(error=error), scenario)
-    call = captured.call("llm")
-
-    assert call.outcome == "error"
-    assert str(call.error_type).endswith("RefusedError")
-    assert call.attributes[a.HTTP_RESPONSE_STATUS_CODE] == 429
-    assert "secret" not in repr(dict(call.attributes))
-
-
-def test_a_stream_that_breaks(way: scene.Way) -> None:
-    """An error after the first chunk is the provider's."""
-
-    async def scenario(way: scene.Way, model: Any) -> None:
-        with pytest.raises(ConnectionError):
-            await way.chunks(model, ASKED)
-
-    captured, _ = alone(way, scene.LocalStream(error=ConnectionError("gone"), fails_after=2), scenario)
-    call = captured.call("llm")
-
-    assert (call.outcome, call.error_type) == ("provider_aborted", "ConnectionError")
-    assert call.attributes[a.STAGELIGHT_STREAM_CHUNKS] == 2
-
-
-def test_a_stream_that_is_left(way: scene.Way) -> None:
-    """Whoever leaves a stream is no error."""
-
-    async def scenario(way: scene.Way, model: Any) -> None:
-        async with way.stream(model, ASKED) as chunks:
-            await anext(chunks)
-
-    captured, _ = alone(way, scene.LocalStream(), scenario)
-    call = captured.call("llm")
-
-    assert (call.outcome, call.error_type) == ("client_abandoned", None)
 
 
 def test_the_caller_works_between_chunks(way: scene.Way, simulator: Simulator) -> None:
@@ -328,129 +166,21 @@ def test_a_model_made_of_another(way: scene.Way, simulator: Simulator) -> None:
     assert [call.name for call in captured.calls] == ["chat gpt-4o-mini", "chat tide-1"]
 
 
-def test_facts_given_by_the_model_itself() -> None:
-    """A model of the application's own can add facts to its call."""
-
-    class Telling(scene.Local):
-        """Knows its usage."""
-
-        def _generate(self, *args: Any, **more: Any) -> ChatResult:
-            stagelight.current().usage(input_tokens=11, output_tokens=3)
-            return super()._generate(*args, **more)
-
-    captured, _ = alone(scene.Way("sync"), Telling(usage=None), invoke)
-
-    assert captured.call("llm").attributes[a.GEN_AI_USAGE_INPUT_TOKENS] == 11
-
-
-# blocks of the application's own
-
-
-@pytest.mark.parametrize("ask", [invoke, stream])
-def test_a_block_around_a_client(way: scene.Way, simulator: Simulator, ask: Any) -> None:
-    """A manual call around a model is that call, which the client fills."""
+def test_many_at_once(simulator: Simulator) -> None:
+    """Concurrent chains of one task do not take each other's calls."""
 
     async def scenario(way: scene.Way, model: Any) -> None:
-        with stagelight.llm(provider="openai", model="gpt-4o-mini"):
-            await ask(way, model)
+        async def one(number: int) -> None:
+            with stagelight.turn(f"turn-{number}"):
+                await asyncio.gather(model.ainvoke(ASKED), scene.LocalStream().ainvoke(ASKED))
 
-    captured, _ = with_client(way, simulator, scenario, stream_usage=True)
+        await asyncio.gather(*map(one, range(8)))
 
-    assert (len(captured.spans), len(captured.ledger), captured.call("llm").cost_status) == (1, 1, "exact")
+    captured, _ = with_client(scene.Way("async"), simulator, scenario)
 
-
-@pytest.mark.parametrize("ask", [invoke, stream])
-def test_a_block_around_a_model_without_a_client(way: scene.Way, ask: Any) -> None:
-    """LangChain fills it."""
-
-    async def scenario(way: scene.Way, model: Any) -> None:
-        with stagelight.llm(provider="acme", model="tide"):
-            await ask(way, model)
-
-    captured, _ = alone(way, scene.LocalStream(), scenario)
-    call = captured.call("llm")
-
-    assert len(captured.spans) == 1
-    assert (call.name, call.attributes[a.GEN_AI_PROVIDER_NAME]) == ("chat tide", "acme")
-    assert call.attributes[a.GEN_AI_USAGE_OUTPUT_TOKENS] == 30
-
-
-@pytest.mark.parametrize("ask", [invoke, stream])
-def test_a_block_inside_a_model(way: scene.Way, ask: Any) -> None:
-    """A model class that records its own request is counted once, as it says."""
-
-    class Recorded(scene.LocalStream):
-        """Opens a block around its request."""
-
-        def _generate(self, *args: Any, **more: Any) -> ChatResult:
-            with stagelight.llm(provider="acme", model="tide") as call:
-                call.usage(input_tokens=11, output_tokens=3)
-                return super()._generate(*args, **more)
-
-        def _stream(self, *args: Any, **more: Any) -> Iterator[Any]:
-            with stagelight.llm(provider="acme", model="tide") as call:
-                call.usage(input_tokens=11, output_tokens=3)
-                yield from call.stream(super()._stream(*args, **more))
-
-    captured, _ = alone(way, Recorded(), ask)
-
-    assert [(span.name, len(captured.ledger)) for span in captured.spans] == [("chat tide", 1)]
-    assert captured.call("llm").attributes[a.GEN_AI_USAGE_INPUT_TOKENS] == 11
-
-
-def test_a_block_of_another_stage_inside_a_model(way: scene.Way) -> None:
-    """A search inside a model does not make the model's answer its own."""
-
-    class Searching(scene.Local):
-        """Searches first."""
-
-        def _generate(self, *args: Any, **more: Any) -> ChatResult:
-            with stagelight.retrieval(provider="acme", source="tides"):
-                return super()._generate(*args, **more)
-
-    captured, _ = alone(way, Searching(), invoke)
-
-    assert sorted(call.stage for call in captured.calls) == ["llm", "retrieval"]
-
-
-def test_a_block_after_the_first_chunk_of_a_model() -> None:
-    """A run that a chunk has made a call stays one, and ends."""
-
-    class Late(scene.LocalStream):
-        """Says a word by itself before it asks."""
-
-        def _stream(self, *args: Any, **more: Any) -> Iterator[Any]:
-            words = super()._stream(*args, **more)
-            yield next(words)
-            with stagelight.llm(provider="acme", model="tide"):
-                yield from words
-
-    captured, _ = alone(scene.Way("sync"), Late(), stream)
-
-    assert sorted((call.name, call.outcome) for call in captured.calls) == [
-        ("chat tide", "completed"),
-        ("chat tide-1", "length_cut"),
-    ]
-
-
-def test_answers_that_are_recorded_by_hand() -> None:
-    """``record`` reads messages and results of LangChain's models, and nothing else of LangChain's."""
-    model = scene.Local()
-
-    async def scenario(_way: scene.Way, _model: Any) -> None:
-        for answer in (model.invoke(ASKED), model.generate([[HumanMessage(ASKED)]])):
-            with stagelight.llm(provider="acme", model="tide") as call:
-                call.record(answer)
-
-    LangChainInstrumentor().uninstrument()
-    captured, _ = alone(scene.Way("sync"), model, scenario)
-    LangChainInstrumentor().switch_on()
-
-    assert [call.attributes[a.GEN_AI_USAGE_INPUT_TOKENS] for call in captured.calls] == [120, 120]
-    assert read(HumanMessage(ASKED)) is None
-
-
-# caches
+    assert [sorted(call.name for call in captured.turn(f"turn-{number}").calls) for number in range(8)] == [
+        ["chat gpt-4o-mini", "chat tide-1"]
+    ] * 8
 
 
 @pytest.fixture
@@ -486,90 +216,3 @@ def test_a_cached_completion_is_no_call(way: scene.Way, cache: InMemoryCache) ->
 
     assert answers == ["one", "one"]
     assert [call.name for call in captured.calls] == ["text_completion"]
-
-
-# models that complete text
-
-
-def test_completions(way: scene.Way) -> None:
-    """Plain and streamed they are calls with an operation of their own."""
-
-    async def scenario(way: scene.Way, model: Any) -> Any:
-        return await way.invoke(model, ASKED), await way.chunks(model, ASKED)
-
-    captured, (_, chunks) = alone(way, FakeStreamingListLLM(responses=["one", "two"]), scenario)
-
-    assert chunks == ["t", "w", "o"]
-    assert [(call.name, call.outcome) for call in captured.calls] == [("text_completion", "completed")] * 2
-    assert captured.metric(m.STAGELIGHT_USAGE_UNPRICED)[0].value == 2
-
-
-def test_completions_of_a_client(way: scene.Way, simulator: Simulator) -> None:
-    """Several prompts that one model gives to a client, one after the other, are the client's calls and no others."""
-
-    class Completing(LLM):
-        """Completes with a chat."""
-
-        chat: Any
-
-        @property
-        def _llm_type(self) -> str:
-            return "completing"
-
-        def _call(self, prompt: str, stop: Any = None, run_manager: Any = None, **more: Any) -> str:
-            answer = self.chat.client.create(model="gpt-4o-mini", messages=[{"role": "user", "content": prompt}])
-            return str(answer.choices[0].message.content)
-
-    async def scenario(way: scene.Way, model: Any) -> Any:
-        completing = Completing(chat=model)
-        if way.kind == "async":
-            return await completing.agenerate([ASKED, "And moons?"])
-        return completing.generate([ASKED, "And moons?"])
-
-    captured, result = with_client(way, simulator, scenario)
-
-    assert len(result.generations) == 2
-    assert [call.name for call in captured.calls] == ["chat gpt-4o-mini"] * 2
-
-
-def test_many_at_once(simulator: Simulator) -> None:
-    """Concurrent chains of one task do not take each other's calls."""
-
-    async def scenario(way: scene.Way, model: Any) -> None:
-        async def one(number: int) -> None:
-            with stagelight.turn(f"turn-{number}"):
-                await asyncio.gather(model.ainvoke(ASKED), scene.LocalStream().ainvoke(ASKED))
-
-        await asyncio.gather(*map(one, range(8)))
-
-    captured, _ = with_client(scene.Way("async"), simulator, scenario)
-
-    assert [sorted(call.name for call in captured.turn(f"turn-{number}").calls) for number in range(8)] == [
-        ["chat gpt-4o-mini", "chat tide-1"]
-    ] * 8
-
-
-def test_a_streaming_model_of_asynchronous_chunks(simulator: Simulator) -> None:
-    """A model with an asynchronous stream of its own keeps its laziness: nothing runs before the first chunk."""
-    began: list[str] = []
-
-    class Lazy(scene.LocalStream):
-        """Says when it begins."""
-
-        async def _astream(self, *args: Any, **more: Any) -> AsyncIterator[Any]:
-            began.append("now")
-            for chunk in self._stream(*args, **more):
-                yield chunk
-
-    async def scenario(way: scene.Way, model: Any) -> list[int]:
-        chunks = model.astream(ASKED)
-        seen = [len(began)]
-        await anext(chunks)
-        seen.append(len(began))
-        await chunks.aclose()
-        return seen
-
-    captured, seen = alone(scene.Way("async"), Lazy(), scenario)
-
-    assert seen == [0, 1]
-    assert captured.call("llm").outcome == "client_abandoned"

@@ -8,6 +8,7 @@ from typing import Any
 import langchain_scene as scene
 import pytest
 import stagelight
+from integrations.langchain_models import alone
 from langchain_core.documents import Document
 from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.retrievers import BaseRetriever
@@ -21,25 +22,10 @@ from stagelight.conventions import metrics as m
 from stagelight.sim import Simulator
 from stagelight.testing import Captured
 
+CLIENTS = ("openai", "anthropic", "qdrant")
+pytestmark = pytest.mark.usefixtures("langchain")
+
 ASKED = {"messages": [("user", "What is the weather in Paris?")]}
-
-
-@pytest.fixture(autouse=True)
-def recorded() -> Iterator[None]:
-    """LangChain and the clients below are recorded."""
-    with scene.recording("openai", "anthropic", "qdrant"):
-        yield
-
-
-@pytest.fixture(params=["sync", "async"])
-def way(request: pytest.FixtureRequest) -> scene.Way:
-    """Both ways of calling."""
-    return scene.Way(request.param)
-
-
-def alone(way: scene.Way, thing: Any, scenario: scene.Scenario) -> tuple[Captured, Any]:
-    """A scenario without any provider."""
-    return scene.played(way, scenario, lambda: scene.made(thing))
 
 
 def told(captured: Captured) -> str:

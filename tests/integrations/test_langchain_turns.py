@@ -1,70 +1,23 @@
-"""Turns of LangChain and LangGraph: the outermost chain or graph, when a stage runs inside and no turn is there."""
+"""Turns of LangChain: the outermost chain, when a stage runs inside and no turn is there."""
 
 from __future__ import annotations
 
 import asyncio
-import copy
-import pickle
 import threading
-import uuid
-from collections.abc import Iterator
-from typing import Annotated, Any, TypedDict
+from typing import Any
 
 import langchain_scene as scene
 import pytest
 import stagelight
-from langchain_core.callbacks import BaseCallbackHandler
-from langchain_core.language_models import BaseChatModel
-from langchain_core.prompts import ChatPromptTemplate
+from integrations.langchain_chains import CHAIN, GIVEN, PROMPT, ran, shape
 from langchain_core.runnables import RunnableLambda, RunnableParallel
-from langchain_core.tools import BaseTool
-from langgraph.checkpoint.memory import InMemorySaver
-from langgraph.graph import END, START, StateGraph
-from langgraph.types import Command, interrupt
 from opentelemetry import context as otel_context
 from stagelight.asgi import RequestMiddleware
 from stagelight.conventions import attributes as a
-from stagelight.integrations import _langchain_runs
-from stagelight.integrations.langchain import LangChainInstrumentor, callback_handler
 from stagelight.sim import Simulator
-from stagelight.testing import Captured, capture
 
-PROMPT = ChatPromptTemplate.from_template("What do {things} do?")
-GIVEN = {"things": "tides"}
-
-
-@pytest.fixture(autouse=True)
-def recorded() -> Iterator[None]:
-    """LangChain and OpenAI are recorded, and no context is left behind."""
-    before = otel_context.get_current()
-    with scene.recording("openai"):
-        yield
-    assert otel_context.get_current() is before
-
-
-@pytest.fixture(params=["sync", "async"])
-def way(request: pytest.FixtureRequest) -> scene.Way:
-    """Both ways of calling."""
-    return scene.Way(request.param)
-
-
-def shape(captured: Captured) -> list[tuple[str, str, str | None]]:
-    """Name, outcome and name of the parent of every span, in the order of their starts."""
-    names = {span.context.span_id: span.name for span in captured.spans}
-    spans = sorted((*captured.calls, *captured.turns), key=lambda call: call.span.start_time or 0)
-    return [(c.name, c.outcome, names.get(c.span.parent.span_id) if c.span.parent else None) for c in spans]
-
-
-def ran(way: scene.Way, simulator: Simulator, scenario: scene.Scenario, **settings: Any) -> tuple[Captured, Any]:
-    """A scenario with an OpenAI model."""
-    hosts = {scene.host_of(simulator): "openai"}
-    return scene.played(way, scenario, lambda: scene.openai_model(simulator), provider_hosts=hosts, **settings)
-
-
-CHAIN = [
-    ("invoke_workflow RunnableSequence", "completed", None),
-    ("chat gpt-4o-mini", "completed", "invoke_workflow RunnableSequence"),
-]
+CLIENTS = ("openai",)
+pytestmark = pytest.mark.usefixtures("langchain")
 
 
 def test_a_chain(way: scene.Way, simulator: Simulator) -> None:
@@ -270,183 +223,3 @@ def test_branches_and_threads(way: scene.Way, simulator: Simulator) -> None:
     captured, _ = ran(way, simulator, scenario)
 
     assert [call.name for call in captured.turn("RunnableSequence").calls] == ["chat gpt-4o-mini"] * 3
-
-
-class State(TypedDict):
-    """State of the graphs here."""
-
-    said: Annotated[list[Any], lambda old, new: old + new]
-
-
-def graph(model: Any, *, asks: bool = False) -> Any:
-    """Two nodes that call the model, in parallel or after a question to the user, and a graph inside the graph."""
-
-    async def call_async(_: State) -> Any:
-        return {"said": [(await (PROMPT | model).ainvoke(GIVEN)).id]}
-
-    def call(_: State) -> Any:
-        return {"said": [(PROMPT | model).invoke(GIVEN).id]}
-
-    def ask(_: State) -> Any:
-        return {"said": [interrupt("Go on?")]}
-
-    node = RunnableLambda(call, call_async)
-    inner = StateGraph(State)
-    inner.add_node("deep", node)
-    inner.add_edge(START, "deep")
-    whole = StateGraph(State)
-    for name in ("left", "right"):
-        whole.add_node(name, node)
-        whole.add_edge("ask" if asks else START, name)
-        whole.add_edge(name, "inner")
-    whole.add_node("inner", inner.compile())
-    whole.add_edge("inner", END)
-    if asks:
-        whole.add_node("ask", ask)
-        whole.add_edge(START, "ask")
-    return whole.compile(name="helper", checkpointer=InMemorySaver() if asks else None)
-
-
-def test_a_graph(way: scene.Way, simulator: Simulator) -> None:
-    """A graph is one turn with its name; nodes, branches and inner graphs are inside, without spans."""
-
-    async def scenario(way: scene.Way, model: Any) -> Any:
-        return await way.invoke(graph(model), {"said": []})
-
-    captured, state = ran(way, simulator, scenario)
-
-    assert len(set(state["said"])) == 3
-    assert [call.name for call in captured.turn("helper").calls] == ["chat gpt-4o-mini"] * 3
-    assert len(captured.spans) == 4
-
-
-@pytest.mark.parametrize("mode", ["values", "updates", "messages"])
-def test_a_streamed_graph(way: scene.Way, simulator: Simulator, mode: str) -> None:
-    """In every mode the graph is one turn."""
-
-    async def scenario(way: scene.Way, model: Any) -> Any:
-        return await way.chunks(graph(model), {"said": []}, stream_mode=mode)
-
-    captured, chunks = ran(way, simulator, scenario)
-    turn = captured.turn("helper")
-
-    assert chunks
-    assert (turn.outcome, [call.outcome for call in turn.calls]) == ("completed", ["completed"] * 3)
-    assert len(captured.spans) == 4
-
-
-def test_a_graph_that_asks(way: scene.Way, simulator: Simulator) -> None:
-    """An interrupt is no error; what runs after the answer is a turn of the same conversation."""
-    config = {"configurable": {"thread_id": "t-1"}}
-
-    async def scenario(way: scene.Way, model: Any) -> Any:
-        asking = graph(model, asks=True)
-        first = await way.invoke(asking, {"said": []}, config)
-        return first, await way.invoke(asking, Command(resume="yes"), config)
-
-    captured, (first, second) = ran(way, simulator, scenario)
-    turn = captured.turn("helper")
-
-    assert "__interrupt__" in first
-    assert second["said"][0] == "yes"
-    assert (turn.outcome, turn.attributes[a.GEN_AI_CONVERSATION_ID]) == ("completed", "t-1")
-    assert len(turn.calls) == 3
-
-
-def test_an_interrupt_after_a_stage(way: scene.Way, simulator: Simulator) -> None:
-    """A turn that ends with a question to the user is completed."""
-
-    async def scenario(way: scene.Way, model: Any) -> None:
-        def call_and_ask(_: State) -> Any:
-            (PROMPT | model).invoke(GIVEN)
-            return {"said": [interrupt("Go on?")]}
-
-        asking = StateGraph(State)
-        asking.add_node("ask", call_and_ask)
-        asking.add_edge(START, "ask")
-        await way.invoke(asking.compile(checkpointer=InMemorySaver()), {"said": []}, {"configurable": {"thread_id": 1}})
-
-    captured, _ = ran(way, simulator, scenario)
-
-    assert (captured.turn("LangGraph").outcome, captured.turn("LangGraph").error_type) == ("completed", None)
-
-
-def test_the_users_own_callbacks(way: scene.Way, simulator: Simulator) -> None:
-    """Callbacks of the application's are called as without us."""
-
-    class Noting(BaseCallbackHandler):
-        """Notes what it is told."""
-
-        def __init__(self) -> None:
-            self.noted: list[str] = []
-
-        def on_chain_start(self, *_: Any, **more: Any) -> None:
-            self.noted.append(f"start {more.get('name')}")
-
-        def on_chat_model_start(self, *_: Any, **__: Any) -> None:
-            self.noted.append("model")
-
-        def on_llm_end(self, *_: Any, **__: Any) -> None:
-            self.noted.append("answer")
-
-        def on_chain_end(self, *_: Any, **__: Any) -> None:
-            self.noted.append("end")
-
-    async def scenario(way: scene.Way, model: Any) -> list[str]:
-        noting = Noting()
-        callbacks = [noting]
-        await way.invoke(PROMPT | model, GIVEN, {"callbacks": callbacks})
-        assert callbacks == [noting]
-        return noting.noted
-
-    captured, with_us = ran(way, simulator, scenario)
-    LangChainInstrumentor().uninstrument()
-    _, alone = ran(way, simulator, scenario)
-    LangChainInstrumentor().switch_on()
-
-    assert shape(captured) == CHAIN
-    assert with_us == alone
-
-
-def test_runs_that_never_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A bounded number is known; the oldest is let go, and its turn ends as left."""
-    monkeypatch.setattr(_langchain_runs, "_MOST_RUNS", 3)
-    handler, runs = callback_handler(), [uuid.uuid4() for _ in range(5)]
-    with capture() as captured:
-        for run in runs:
-            handler.on_chain_start(None, {}, run_id=run, name="endless")
-            handler.on_chat_model_start(None, [], run_id=run, parent_run_id=run)
-            handler.on_llm_new_token("word", run_id=run)
-        kept = handler.unfinished
-        for run in runs:
-            handler.on_llm_end(None, run_id=run)
-            handler.on_chain_end({}, run_id=run)
-
-    assert kept == 6
-    assert sorted(call.outcome for call in captured.calls) == ["client_abandoned"] * 2 + ["completed"] * 3
-    assert len(captured.turns) == 5
-
-
-def test_switched_off_everything_is_as_before() -> None:
-    """LangChain has its very own functions again, and no handler joins."""
-    instrumentor = LangChainInstrumentor()
-    instrumentor.uninstrument()
-    places = ((BaseChatModel, "stream"), (BaseChatModel, "_generate_with_cache"), (BaseTool, "run"))
-    before = [vars(kind)[name] for kind, name in places]
-    instrumentor.switch_on()
-    assert all(vars(kind)[name] is not own for (kind, name), own in zip(places, before, strict=True))
-    instrumentor.uninstrument()
-
-    assert [vars(kind)[name] for kind, name in places] == before
-    with capture() as captured:
-        (PROMPT | scene.Local()).invoke(GIVEN)
-    assert captured.spans == ()
-    instrumentor.switch_on()
-
-
-def test_the_handler_is_one() -> None:
-    """Copied or pickled with a configuration, it stays the one handler."""
-    handler = callback_handler()
-
-    assert copy.deepcopy({"callbacks": [handler]})["callbacks"][0] is handler
-    assert pickle.loads(pickle.dumps(handler)) is handler  # noqa: S301 - our own bytes
