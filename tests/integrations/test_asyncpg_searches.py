@@ -9,7 +9,14 @@ from typing import Any
 import asyncpg
 import pytest
 import stagelight
-from opentelemetry.trace import SpanKind, StatusCode
+from integrations.postgres_searches import (
+    SLOW,
+    cancel_while_searching,
+    check_a_failure,
+    check_a_search,
+    check_restored,
+    compare_with_alone,
+)
 from pgvector import Vector
 from pgvector.asyncpg import register_vector
 from postgres import Postgres
@@ -20,7 +27,6 @@ from stagelight.integrations.asyncpg import AsyncpgInstrumentor
 from stagelight.testing import Captured, Clock, capture
 
 NEAREST = "SELECT id, embedding <=> $1::vector AS distance FROM docs WHERE even ORDER BY distance LIMIT $2"
-SLOW = "SELECT id, pg_sleep(60) FROM docs ORDER BY embedding <=> '[1,1]' LIMIT 1"
 PATCHED = [
     (asyncpg.Connection, "_execute"),
     (asyncpg.Connection, "fetch"),
@@ -83,39 +89,7 @@ def test_a_search(postgres: Postgres, kind: str) -> None:
     async def scenario(connection: Any) -> None:
         await connection.fetch(NEAREST, "[1,1]", 3)
 
-    captured = recorded(postgres, kind, scenario)
-    database, retrieval = captured.spans
-
-    assert (retrieval.name, retrieval.kind) == ("retrieval docs", SpanKind.CLIENT)
-    assert retrieval.attributes == {
-        a.STAGELIGHT_STAGE: "retrieval",
-        a.GEN_AI_OPERATION_NAME: "retrieval",
-        a.GEN_AI_PROVIDER_NAME: "postgresql",
-        a.GEN_AI_DATA_SOURCE_ID: "docs",
-        a.GEN_AI_RETRIEVAL_TOP_K: 3,
-        a.SERVER_ADDRESS: "127.0.0.1",
-        a.SERVER_PORT: postgres.port,
-        a.STAGELIGHT_RETRIEVAL_MODE: "dense",
-        a.STAGELIGHT_RETRIEVAL_FILTERED: True,
-        a.STAGELIGHT_RETRIEVAL_COUNT: 2,
-        a.STAGELIGHT_RETRIEVAL_EMPTY: False,
-        a.STAGELIGHT_RETRIEVAL_METRIC: "cosine_distance",
-        a.STAGELIGHT_RETRIEVAL_HIGHER_IS_BETTER: False,
-        a.STAGELIGHT_RETRIEVAL_TOP_SCORE: pytest.approx(0.0513, abs=0.0001),
-        a.STAGELIGHT_RETRIEVAL_MIN_SCORE: pytest.approx(0.0513, abs=0.0001),
-        a.STAGELIGHT_RETRIEVAL_MARGIN: pytest.approx(0.0912, abs=0.0001),
-        a.STAGELIGHT_OUTCOME: "completed",
-    }
-    assert (database.name, database.kind) == ("SELECT docs", SpanKind.CLIENT)
-    assert database.attributes == {
-        a.DB_SYSTEM_NAME: "postgresql",
-        a.DB_OPERATION_NAME: "SELECT",
-        a.DB_COLLECTION_NAME: "docs",
-        a.SERVER_ADDRESS: "127.0.0.1",
-        a.SERVER_PORT: postgres.port,
-    }
-    assert database.parent is not None
-    assert database.parent.span_id == retrieval.context.span_id
+    check_a_search(recorded(postgres, kind, scenario), postgres)
 
 
 WAYS: list[tuple[Scenario, int]] = [
@@ -209,13 +183,7 @@ def test_a_failure(postgres: Postgres, kind: str) -> None:
         with pytest.raises(asyncpg.UndefinedTableError):
             await connection.fetch("SELECT id FROM nothing ORDER BY embedding <=> '[1]' LIMIT 1")
 
-    captured = recorded(postgres, kind, scenario)
-    kinds = [(span.attributes or {})[a.ERROR_TYPE] for span in captured.spans]
-
-    assert kinds == ["asyncpg.exceptions.UndefinedTableError"] * 2
-    assert [span.status.status_code for span in captured.spans] == [StatusCode.ERROR] * 2
-    assert (captured.spans[0].attributes or {})[a.DB_RESPONSE_STATUS_CODE] == "42P01"
-    assert captured.call("retrieval").outcome == "error"
+    check_a_failure(recorded(postgres, kind, scenario), "asyncpg.exceptions.UndefinedTableError")
 
 
 def test_time_out_and_cancellation(postgres: Postgres) -> None:
@@ -224,13 +192,7 @@ def test_time_out_and_cancellation(postgres: Postgres) -> None:
     async def scenario(connection: Any) -> None:
         with pytest.raises(TimeoutError):
             await connection.fetch(SLOW, timeout=0.2)
-        before = postgres.log.read_text().count("pg_sleep")
-        task = asyncio.create_task(connection.fetch(SLOW))
-        while postgres.log.read_text().count("pg_sleep") == before:  # noqa: ASYNC110 - the server has no event for us
-            await asyncio.sleep(0)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
+        await cancel_while_searching(postgres, connection.fetch(SLOW))
 
     captured = recorded(postgres, "connection", scenario)
 
@@ -294,20 +256,10 @@ def test_the_caller_and_the_server_see_the_same(
     postgres: Postgres, kind: str, instrumented: AsyncpgInstrumentor
 ) -> None:
     """Records, exceptions and every statement that is sent are those of the client alone."""
+    captured, statements = compare_with_alone(postgres, instrumented, lambda: play(postgres, kind, everything))
 
-    def run() -> tuple[list[Any], list[str]]:
-        before = len(postgres.statements())
-        # Names of prepared statements and portals count up in a process.
-        return play(postgres, kind, everything), [line.split(":", 2)[-1] for line in postgres.statements()[before:]]
-
-    with capture() as captured:
-        observed = run()
-    instrumented.uninstrument()
-    alone = run()
-
-    assert observed == alone
     assert len(captured.calls) == 9
-    assert len(alone[1]) >= 9
+    assert len(statements) >= 9
 
 
 def test_our_errors_stay_ours(postgres: Postgres, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -329,9 +281,4 @@ def test_our_errors_stay_ours(postgres: Postgres, kind: str, monkeypatch: pytest
 
 def test_switching_on_and_off_restores_the_same_functions(instrumented: AsyncpgInstrumentor) -> None:
     """Afterwards the classes have the very functions they had."""
-    wrapped = [vars(owner)[name] for owner, name in PATCHED]
-    instrumented.uninstrument()
-    originals = [vars(owner)[name] for owner, name in PATCHED]
-
-    assert [one.__wrapped__ for one in wrapped] == originals
-    assert not any(hasattr(one, "_self_wrapper") for one in originals)
+    check_restored(instrumented, PATCHED)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 import stagelight
-from opentelemetry.trace import SpanKind, StatusCode
+from integrations.postgres_searches import check_a_failure, check_a_search, check_restored, compare_with_alone
 from pgvector.sqlalchemy import Vector
 from postgres import Postgres
 from sqlalchemy.ext.asyncio import create_async_engine
@@ -107,41 +107,8 @@ def recorded(server: Postgres, driver: str, scenario: Callable[[sa.Connection], 
 def test_a_search(postgres: Postgres, driver: str) -> None:
     """A search is one retrieval with the span of one database client inside, whoever else observes the driver."""
     captured = recorded(postgres, driver, lambda connection: connection.execute(NEAREST).all())
-    database, retrieval = captured.spans
-    scores = {
-        a.STAGELIGHT_RETRIEVAL_TOP_SCORE: pytest.approx(0.0513, abs=0.0001),
-        a.STAGELIGHT_RETRIEVAL_MIN_SCORE: pytest.approx(0.0513, abs=0.0001),
-        a.STAGELIGHT_RETRIEVAL_MARGIN: pytest.approx(0.0912, abs=0.0001),
-    }
 
-    assert (retrieval.name, retrieval.kind) == ("retrieval docs", SpanKind.CLIENT)
-    assert retrieval.attributes == {
-        a.STAGELIGHT_STAGE: "retrieval",
-        a.GEN_AI_OPERATION_NAME: "retrieval",
-        a.GEN_AI_PROVIDER_NAME: "postgresql",
-        a.GEN_AI_DATA_SOURCE_ID: "docs",
-        a.GEN_AI_RETRIEVAL_TOP_K: 3,
-        a.SERVER_ADDRESS: "127.0.0.1",
-        a.SERVER_PORT: postgres.port,
-        a.STAGELIGHT_RETRIEVAL_MODE: "dense",
-        a.STAGELIGHT_RETRIEVAL_FILTERED: True,
-        a.STAGELIGHT_RETRIEVAL_COUNT: 2,
-        a.STAGELIGHT_RETRIEVAL_EMPTY: False,
-        a.STAGELIGHT_RETRIEVAL_METRIC: "cosine_distance",
-        a.STAGELIGHT_RETRIEVAL_HIGHER_IS_BETTER: False,
-        a.STAGELIGHT_OUTCOME: "completed",
-        **(scores if driver in SCORED else {}),
-    }
-    assert (database.name, database.kind) == ("SELECT docs", SpanKind.CLIENT)
-    assert database.attributes == {
-        a.DB_SYSTEM_NAME: "postgresql",
-        a.DB_OPERATION_NAME: "SELECT",
-        a.DB_COLLECTION_NAME: "docs",
-        a.SERVER_ADDRESS: "127.0.0.1",
-        a.SERVER_PORT: postgres.port,
-    }
-    assert database.parent is not None
-    assert database.parent.span_id == retrieval.context.span_id
+    check_a_search(captured, postgres, is_scored=driver in SCORED)
 
 
 @pytest.mark.usefixtures("drivers")
@@ -201,10 +168,7 @@ def test_a_failure(postgres: Postgres, driver: str) -> None:
 
     captured = recorded(postgres, driver, scenario)
 
-    assert [(span.attributes or {})[a.ERROR_TYPE] for span in captured.spans] == ["sqlalchemy.exc.ProgrammingError"] * 2
-    assert [span.status.status_code for span in captured.spans] == [StatusCode.ERROR] * 2
-    state = (captured.spans[0].attributes or {}).get(a.DB_RESPONSE_STATUS_CODE)
-    assert state == (None if driver == "pg8000" else "42P01")
+    check_a_failure(captured, "sqlalchemy.exc.ProgrammingError", state=None if driver == "pg8000" else "42P01")
 
 
 def test_a_manual_retrieval_is_one_call(postgres: Postgres, driver: str) -> None:
@@ -248,21 +212,11 @@ def test_the_caller_and_the_server_see_the_same(
     postgres: Postgres, driver: str, instrumented: SQLAlchemyInstrumentor
 ) -> None:
     """Results, exceptions, events and every statement that is sent are those of SQLAlchemy alone."""
+    play(postgres, driver, everything)  # first connections ask the server for its version and types
+    captured, statements = compare_with_alone(postgres, instrumented, lambda: play(postgres, driver, everything))
 
-    def run() -> tuple[list[Any], list[str]]:
-        before = len(postgres.statements())
-        seen = play(postgres, driver, everything)
-        return seen, [line.split(":", 2)[-1] for line in postgres.statements()[before:]]
-
-    run()  # first connections ask the server for its version and types
-    with capture() as captured:
-        observed = run()
-    instrumented.uninstrument()
-    alone = run()
-
-    assert observed == alone
     assert len(captured.calls) == 4
-    assert len(alone[1]) >= 4
+    assert len(statements) >= 4
 
 
 def test_our_errors_stay_ours(postgres: Postgres, driver: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -280,7 +234,4 @@ def test_our_errors_stay_ours(postgres: Postgres, driver: str, monkeypatch: pyte
 
 def test_switching_on_and_off_restores_the_same_function(instrumented: SQLAlchemyInstrumentor) -> None:
     """Afterwards the class has the very function it had."""
-    wrapped = vars(sa.Connection)["_exec_single_context"]
-    instrumented.uninstrument()
-
-    assert vars(sa.Connection)["_exec_single_context"] is wrapped.__wrapped__
+    check_restored(instrumented, [(sa.Connection, "_exec_single_context")])
