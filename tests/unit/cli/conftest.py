@@ -1,17 +1,24 @@
-"""A small database with fixed times, written as the server writes it, and a way to run the command line on it."""
+"""A small database with fixed times, written as the server writes it, ways to run the command line, and a server."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
+from stagelight import cost
 from stagelight.cli import main
 from stagelight.conventions import attributes as names
 from stagelight.embedded.retention import Retention
 from stored import logs, record, span, store, traces, usage
+
+PROGRAM = (sys.executable, "-m", "stagelight")
 
 DAY = ("--since", "2026-09-21", "--until", "2026-09-22", "--utc")
 """The range in which everything below happened."""
@@ -168,3 +175,32 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp
         return Result(status, *capsys.readouterr())
 
     return run_command
+
+
+@pytest.fixture
+def bare_environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Nothing of the environment of the tests is taken for an application's, and no price stays behind."""
+    for variable in list(os.environ):
+        if variable.startswith(("OTEL_", "STAGELIGHT_")):
+            monkeypatch.delenv(variable)
+    yield
+    cost.configure(None)
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[dict[str, str]]:
+    """A server that `stagelight up` started; yields what it announced, line by title."""
+    command = [*PROGRAM, "up", "--port", "0", "--grpc-port", "0", "--db", str(tmp_path / "up.db")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as up:
+        assert up.stdout is not None
+        announced: dict[str, str] = {}
+        for line in up.stdout:
+            if line.startswith("  export OTEL_EXPORTER_OTLP_PROTOCOL="):
+                break
+            title, _, rest = line.strip().partition("  ")
+            announced[title] = rest.strip()
+        yield announced
+        up.send_signal(signal.SIGINT)
+        _, err = up.communicate(timeout=60)
+
+    assert (up.returncode, err) == (0, "Stopped. Whatever was accepted is in the database.\n")

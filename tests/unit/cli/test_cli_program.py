@@ -23,10 +23,9 @@ from stagelight import __version__
 from stagelight.cli.program import VERBS, build_parser
 from stored import span, store, traces
 
-from .conftest import DAY, Run
+from .conftest import DAY, PROGRAM, Run
 
 HEAVY = ("opentelemetry.sdk", "opentelemetry.exporter", "grpc", "genai_prices", "rich", "yaml", "starlette", "uvicorn")
-PROGRAM = (sys.executable, "-m", "stagelight")
 WRITTEN_VERBS = sorted(set(VERBS) - {"demo"})
 SGR = re.compile(r"\x1b\[[0-9;]*m")
 
