@@ -165,7 +165,7 @@ class Service:
             }
             call = Call(request.url.path, fields, seed=self._seed, faults=faults, controls=controls)
             if self._new_ids:
-                call.again = self._seen_before(sha256(request.url.path.encode() + body).hexdigest())
+                call.again = self._seen_before(call.digest)
             _fail(call)
             reply = answer(call)
         except OpenAIError as error:

@@ -140,23 +140,24 @@ class Call:
         # Not the fields that only say how the answer travels: a streamed answer is the same answer.
         identity = {key: value for key, value in body.items() if key not in {"stream", "stream_options"}}
         text = json.dumps([seed, path, identity], sort_keys=True, default=lambda data: sha256(data).hexdigest())
-        self._digest = sha256(text.encode()).hexdigest()
+        self.digest = sha256(text.encode()).hexdigest()
+        """The same for the same request and seed; ids, times and chance derive from it."""
         self.again = 0
         """How many requests like it came before: each has ids of its own."""
 
     def id(self, prefix: str, *labels: object, length: int = 29) -> str:
         """Make an id that is the same for the same request and seed."""
         again = f" again {self.again}" if self.again else ""
-        return prefix + sha256(f"{self._digest}{prefix}{labels}{again}".encode()).hexdigest()[:length]
+        return prefix + sha256(f"{self.digest}{prefix}{labels}{again}".encode()).hexdigest()[:length]
 
     def random(self, label: str) -> Random:
         """Make a source of chance that is the same for the same request and seed."""
-        return Random(self._digest + label)
+        return Random(self.digest + label)
 
     @property
     def created(self) -> int:
         """Seconds since 1970 that derive from the request, not from the clock."""
-        return _FIRST_DAY + int(self._digest[:8], 16) % (30 * 86_400)
+        return _FIRST_DAY + int(self.digest[:8], 16) % (30 * 86_400)
 
     @property
     def model(self) -> str:
@@ -215,7 +216,7 @@ class Call:
             "x-request-id": self.id("req_", length=32),
             "openai-organization": "stagelight-simulator",
             "openai-version": "2020-10-01",
-            "openai-processing-ms": str(1 + int(self._digest[8:12], 16) % 400),
+            "openai-processing-ms": str(1 + int(self.digest[8:12], 16) % 400),
             "x-ratelimit-limit-requests": str(_REQUESTS_LIMIT),
             "x-ratelimit-limit-tokens": str(_TOKENS_LIMIT),
             "x-ratelimit-remaining-requests": str(_REQUESTS_LIMIT - 1),
