@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 from stagelight.conventions import metrics as m
+from stagelight.sim import Hold
 from stagelight.testing import Captured
 
 __all__ = [
     "break_out_of_a_block", "check_ended_once", "close_at_once", "exhaust", "forget", "raise_inside_a_block",
-    "take_two", "take_two_and_close", "use",
+    "read_in_turns", "read_past", "take_two", "take_two_and_close", "use",
 ]  # fmt: skip
 
 
@@ -62,6 +63,24 @@ async def raise_inside_a_block(script: Any, stream: Any) -> None:
 async def forget(script: Any, stream: Any) -> None:
     """Never look at it."""
     del script, stream
+
+
+async def read_in_turns(script: Any, first: Any, second: Any) -> None:
+    """Read two streams at the same time; the first to begin is the last to end."""
+    await script.next(first)
+    await script.next(second)
+    await exhaust(script, second)
+    await exhaust(script, first)
+
+
+async def read_past(script: Any, stream: Any, *, hold: Hold, captured: Captured) -> Any:
+    """Take the first item while the server keeps what comes later, then read to the end; the first item."""
+    first = await script.next(stream)
+    assert hold.wait_reached(60)
+    assert captured.calls == ()
+    hold.release()
+    await exhaust(script, stream)
+    return first
 
 
 async def use(script: Any, start: Callable[[], Any], act: Callable[[Any, Any], Awaitable[Any]]) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import anthropic
 import pytest
 import stagelight
-from integrations.stream_uses import exhaust, take_two
+from integrations.stream_uses import exhaust, read_in_turns, read_past, take_two
 from stagelight.conventions import attributes as a
 from stagelight.testing import Clock, capture
 
@@ -180,12 +180,7 @@ def test_the_first_event_is_not_held_back(world: Any, script: Any) -> None:
 
     async def scenario(client: Any) -> None:
         stream = await script.now(client.messages.create(**ASK, stream=True))
-        first = await script.next(stream)
-        assert first.type == "message_start"
-        assert hold.wait_reached(60)
-        assert captured.calls == ()
-        hold.release()
-        await exhaust(script, stream)
+        assert (await read_past(script, stream, hold=hold, captured=captured)).type == "message_start"
 
     with capture() as captured:
         world.play(scenario)
@@ -242,10 +237,7 @@ def test_streams_at_the_same_time(world: Any, script: Any) -> None:
     async def scenario(client: Any) -> None:
         first = await script.now(client.messages.create(**{**ASK, "model": "claude-haiku-4-5"}, stream=True))
         second = await script.now(client.messages.create(**{**ASK, "model": "claude-opus-5-5"}, stream=True))
-        await script.next(first)
-        await script.next(second)
-        await exhaust(script, second)
-        await exhaust(script, first)
+        await read_in_turns(script, first, second)
 
     captured = world.run(scenario)
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import stagelight
 from google.genai import errors, version
-from integrations.stream_uses import check_ended_once, exhaust, take_two, use
+from integrations.stream_uses import check_ended_once, exhaust, read_in_turns, read_past, take_two, use
 from stagelight.conventions import attributes as a
 from stagelight.testing import Clock, capture
 
@@ -237,11 +237,8 @@ def test_the_first_chunk_is_not_held_back(world: Any, script: Any) -> None:
 
     async def scenario(client: Any) -> None:
         stream = await script.now(client.models.generate_content_stream(**ASK))
-        assert (await script.next(stream)).candidates[0].content.parts[0].text
-        assert hold.wait_reached(60)
-        assert captured.calls == ()
-        hold.release()
-        await exhaust(script, stream)
+        first = await read_past(script, stream, hold=hold, captured=captured)
+        assert first.candidates[0].content.parts[0].text
 
     with capture() as captured:
         world.play(scenario)
@@ -274,10 +271,7 @@ def test_streams_at_the_same_time(world: Any, script: Any) -> None:
     async def scenario(client: Any) -> None:
         first = await script.now(client.models.generate_content_stream(**{**ASK, "model": "gemini-2.5-flash"}))
         second = await script.now(client.models.generate_content_stream(**{**ASK, "model": "gemini-2.5-pro"}))
-        await script.next(first)
-        await script.next(second)
-        await exhaust(script, second)
-        await exhaust(script, first)
+        await read_in_turns(script, first, second)
 
     captured = world.run(scenario)
 

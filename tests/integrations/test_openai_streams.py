@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import stagelight
-from integrations.stream_uses import exhaust
+from integrations.stream_uses import exhaust, read_in_turns, read_past
 from openai_client import HAS_RESPONSES, helpers, needs_responses
 from stagelight.conventions import attributes as a
 from stagelight.testing import Clock, capture
@@ -149,12 +149,8 @@ def test_the_first_chunk_is_not_held_back(world: Any, script: Any) -> None:
 
     async def scenario(client: Any) -> None:
         stream = await script.now(client.chat.completions.create(**CHAT))
-        first = await script.next(stream)
+        first = await read_past(script, stream, hold=hold, captured=captured)
         assert first.choices[0].delta.role == "assistant"
-        assert hold.wait_reached(60)
-        assert captured.calls == ()
-        hold.release()
-        await exhaust(script, stream)
 
     with capture() as captured:
         world.play(scenario)
@@ -224,10 +220,7 @@ def test_streams_at_the_same_time(world: Any, script: Any) -> None:
     async def scenario(client: Any) -> None:
         first = await script.now(client.chat.completions.create(**{**CHAT, **USAGE, "model": "gpt-4o-mini"}))
         second = await script.now(client.chat.completions.create(**{**CHAT, **USAGE, "model": "gpt-4o"}))
-        await script.next(first)
-        await script.next(second)
-        await exhaust(script, second)
-        await exhaust(script, first)
+        await read_in_turns(script, first, second)
 
     captured = world.run(scenario)
 
