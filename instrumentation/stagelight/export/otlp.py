@@ -16,7 +16,7 @@ from opentelemetry.sdk._logs import ReadableLogRecord
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import Event, ReadableSpan
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
-from opentelemetry.trace import Link, SpanContext, Status
+from opentelemetry.trace import Link, SpanContext, Status, StatusCode
 
 from stagelight.export.otlp_values import BYTE, attributes, field, fixed32, fixed64, text, value, varint
 from stagelight.export.urls import is_ours, safe, without_secrets
@@ -25,7 +25,7 @@ __all__ = ["logs_request", "spans_request"]
 
 Item = TypeVar("Item", ReadableSpan, ReadableLogRecord)
 
-_HAS_IS_REMOTE, _IS_REMOTE = 0x100, 0x200  # SpanFlags of trace.proto
+_LOCAL, _REMOTE = fixed32(0x100), fixed32(0x300)  # SpanFlags of trace.proto: whether it is known, and that it is
 _KINDS = (1, 2, 3, 4, 5)  # SpanKind of the API counts from 0, the protocol's from 1
 _TRACE_ID, _SPAN_ID = (1 << 128) - 1, (1 << 64) - 1
 
@@ -56,7 +56,7 @@ def _body(given: Any) -> bytes:
 
 
 def _flags(context: SpanContext | None) -> bytes:
-    return fixed32(_HAS_IS_REMOTE | _IS_REMOTE if context is not None and context.is_remote else _HAS_IS_REMOTE)
+    return _REMOTE if context is not None and context.is_remote else _LOCAL
 
 
 def _event(event: Event) -> bytes:
@@ -100,8 +100,10 @@ def _rare(span: ReadableSpan, context: SpanContext) -> bytes:
 def _status(status: Status | None) -> bytes:
     if status is None:
         return b""
-    code = status.status_code.value
-    written = b"\x18" + BYTE[code] if code else b""
+    code = status.status_code
+    if code is StatusCode.UNSET and not status.description:
+        return b"\x7a\x00"
+    written = b"\x18" + BYTE[code.value] if code.value else b""
     said = text(0x12, without_secrets(status.description)) if status.description else b""
     return field(0x7A, said + written)
 

@@ -59,7 +59,9 @@ def _key(key: str) -> bytes:
 
 
 def _pair(key: str, any_value: bytes) -> bytes:
-    return field(0x4A, _key(key) + field(0x12, any_value))
+    """A KeyValue and its length; its tag is the field's it stands in."""
+    body = _key(key) + field(0x12, any_value)
+    return varint(len(body)) + body
 
 
 @lru_cache(maxsize=4096)
@@ -74,9 +76,9 @@ def _double_head(key: str) -> bytes:
 
 
 @lru_cache(maxsize=1024)
-def _small_int_head(key: str) -> bytes:
-    """All of a pair but the one byte of its integer below 128."""
-    return _pair(key, b"\x18\x00")[:-1]
+def _int_head(key: str, size: int) -> bytes:
+    """All of a pair but the ``size`` bytes of its integer."""
+    return _pair(key, b"\x18" + bytes(size))[:-size]
 
 
 def _integer(number: int) -> bytes:
@@ -85,13 +87,35 @@ def _integer(number: int) -> bytes:
     return text(0x0A, str(number))
 
 
-_SCALARS: tuple[tuple[type | tuple[type, ...], Callable[[Any], bytes]], ...] = (
-    (str, lambda string: text(0x0A, string)),
-    (bool, lambda truth: b"\x10\x01" if truth else b"\x10\x00"),  # before int, which it is a kind of
-    (int, _integer),
-    (float, lambda number: b"\x21" + _double(number)),
-    ((bytes, bytearray), lambda data: field(0x3A, bytes(data))),
-)
+def _sequence(given: Sequence[Any], depth: int) -> bytes:
+    below = _below(depth)
+    return field(0x2A, b"".join([field(0x0A, value(one, below)) for one in given]))
+
+
+def _mapping(given: Mapping[Any, Any], depth: int) -> bytes:
+    below = _below(depth)
+    pairs = [text(0x0A, str(key)) + field(0x12, value(one, below)) for key, one in given.items()]
+    return field(0x32, b"".join([field(0x0A, pair) for pair in pairs]))
+
+
+def _below(depth: int) -> int:
+    if depth >= MAX_DEPTH:
+        raise ValueError("nested too deeply")
+    return depth + 1
+
+
+_WRITERS: Mapping[type, Callable[[Any, int], bytes]] = {
+    str: lambda string, _: text(0x0A, string),
+    bool: lambda truth, _: b"\x10\x01" if truth else b"\x10\x00",  # before int, which it is a kind of
+    int: lambda number, _: _integer(number),
+    float: lambda number, _: b"\x21" + _double(number),
+    bytes: lambda data, _: field(0x3A, data),
+    bytearray: lambda data, _: field(0x3A, bytes(data)),
+    tuple: _sequence,
+    Sequence: _sequence,
+    Mapping: _mapping,
+}
+"""By type, or by the first of them that a value is a kind of."""
 
 
 def value(given: Any, depth: int = 0) -> bytes:
@@ -103,17 +127,10 @@ def value(given: Any, depth: int = 0) -> bytes:
     """
     if given is None:
         return b""
-    for kinds, write in _SCALARS:
-        if isinstance(given, kinds):
-            return write(given)
-    if depth >= MAX_DEPTH:
-        raise ValueError("nested too deeply")
-    if isinstance(given, Sequence):
-        return field(0x2A, b"".join([field(0x0A, value(one, depth + 1)) for one in given]))
-    if isinstance(given, Mapping):
-        pairs = [text(0x0A, str(key)) + field(0x12, value(one, depth + 1)) for key, one in given.items()]
-        return field(0x32, b"".join([field(0x0A, pair) for pair in pairs]))
-    raise TypeError(f"OTLP has no type for {type(given).__qualname__}")
+    write = _WRITERS.get(type(given)) or next((it for kind, it in _WRITERS.items() if isinstance(given, kind)), None)
+    if write is None:
+        raise TypeError(f"OTLP has no type for {type(given).__qualname__}")
+    return write(given, depth)
 
 
 def _plain(given: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -123,10 +140,11 @@ def _plain(given: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def attributes(given: Mapping[str, Any] | None, tag: int) -> bytes:
-    """KeyValues with ``tag``; pairs are written with the span's tag 0x4A and retagged where it differs."""
+    """KeyValues with ``tag``."""
     if not given:
         return b""
-    parts = []
+    each = BYTE[tag]
+    parts = [b""]
     for key, one in _plain(given).items():
         try:
             kind = type(one)
@@ -135,13 +153,11 @@ def attributes(given: Mapping[str, Any] | None, tag: int) -> bytes:
                 parts.append(_text_pair(key, one))
             elif kind is float and short:
                 parts.append(_double_head(key) + _double(one))
-            elif kind is int and 0 <= one < 0x80 and short:
-                parts.append(_small_int_head(key) + BYTE[one])
+            elif kind is int and 0 <= one < 1 << 63 and short:
+                number = varint(one)
+                parts.append(_int_head(key, len(number)) + number)
             else:
                 parts.append(_pair(key, value(one)))
         except (AttributeError, TypeError, ValueError):
             continue  # this attribute only
-    if tag != 0x4A:
-        retag = BYTE[tag]
-        parts = [retag + part[1:] for part in parts]
-    return b"".join(parts)
+    return each.join(parts)
