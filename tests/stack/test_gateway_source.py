@@ -6,28 +6,20 @@ import json
 import re
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import timedelta, timezone
 from decimal import Decimal
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import pytest
-import scene
-from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
-from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from stack.demo import Sent
 from stack.gateway import CONFIGURATION, Gateway, configuration
 from stack.native import Stack
-from stack.outputs import send
 from stack.programs import program
+from stack.same_telemetry import ODD, Both, in_both
 from stack.waiting import settled
 from stagelight.cli.program import main
-from stagelight.conventions import attributes as names
-from stagelight.conventions import events
 from stagelight.sources import EmbeddedSource, GatewaySource, Window
 from stagelight.sources._gateway_http import GatewayClient
 from stagelight.sources._loki import Loki
@@ -45,104 +37,17 @@ from stagelight.sources.model import (
     SpanRow,
     TurnOrder,
 )
-from stored import T0, S, logs, pairs, record, store, traces, usage
+from stored import S
 
-REQUESTS = {
-    "/v1/traces": ExportTraceServiceRequest,
-    "/v1/logs": ExportLogsServiceRequest,
-    "/v1/metrics": ExportMetricsServiceRequest,
-}
-ODD = 'a "b" \\ c\n{d="e"} `f` é🙂'
-"""Text that would end a string of LogQL or TraceQL, or a line."""
 BUCKETS_S = (0, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, float("inf"))
 """Edges of the Collector's histograms of spans."""
 
 
-@dataclass(frozen=True, slots=True)
-class Both:
-    """The same telemetry behind two sources, and the times in which they have the same."""
-
-    gateway: GatewaySource
-    embedded: EmbeddedSource
-    windows: dict[str, Window]
-    cursor: str
-    """Of the gateway's tail, from before the scene was sent."""
-
-
-def odd_requests() -> list[Any]:
-    """A turn, its call and its ledger, all with odd names, in a trace of their own."""
-    odd = {
-        names.STAGELIGHT_FEATURE: ODD,
-        names.STAGELIGHT_TENANT: ODD,
-        names.GEN_AI_REQUEST_MODEL: ODD,
-        names.ERROR_TYPE: ODD,
-    }
-    turn = scene.turn(1, trace=0xABC, at=50, lasts=2, attributes=odd)
-    call = scene.call(2, "llm", trace=0xABC, parent=1, at=50.5, lasts=1, attributes=odd)
-    turn.name = ODD
-    return [
-        traces(turn, call, service=ODD),
-        logs(
-            usage(
-                51, trace=0xABC, stage="llm", model=ODD, feature=ODD, tenant=ODD, user=ODD, cost=0.0125, status="exact"
-            ),
-            record("odd", at=52, trace=0xABC),
-            service=ODD,
-        ),
-    ]
-
-
-def at_once(request: Any, begin_ns: int) -> Any:
-    """A request of a scene that begins at another time and goes ten times as fast."""
-
-    def there(time_ns: int) -> int:
-        return begin_ns + (time_ns - T0) // 10
-
-    for group in getattr(request, "resource_spans", ()):
-        for span in (span for scope in group.scope_spans for span in scope.spans):
-            span.start_time_unix_nano = there(span.start_time_unix_nano)
-            span.end_time_unix_nano = there(span.end_time_unix_nano)
-    for group in getattr(request, "resource_logs", ()):
-        for one in (one for scope in group.scope_logs for one in scope.log_records):
-            one.time_unix_nano = there(one.time_unix_nano)
-            if one.event_name == events.STAGELIGHT_USAGE_RECORDED:
-                one.attributes.extend(pairs({names.STAGELIGHT_RECORD_KIND: "usage"}))
-    return request
-
-
 @pytest.fixture(scope="module")
 def both(stack: Stack, sent: Sent, gateway: Gateway, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Both]:
-    """The demo's turns, and a scene of nested turns, failures and odd names in a minute that nobody else writes in."""
-    path = tmp_path_factory.mktemp("embedded") / "store.db"
-    with closing(GatewaySource(gateway.url, gateway.token)) as through:
-        cursor = through.tail()[1] if stack.has_tempo else ""
-        begin_ns = (time.time_ns() // S + 1) * S
-        requests = [at_once(request, begin_ns) for request in (*scene.requests(), *odd_requests())]
-        for request in requests:
-            send(stack, "traces" if isinstance(request, ExportTraceServiceRequest) else "logs", request)
-        store(path, *(REQUESTS[kind].FromString(body) for kind, body in sent.requests), *requests)  # type: ignore[attr-defined]
-        spans = [span.start_time_unix_nano for span in sent.spans]
-        windows = {
-            "demo": Window((min(spans) // S - 1) * S, (max(spans) // S + 2) * S),
-            "scene": Window(begin_ns, begin_ns + 6 * S),
-        }
-        with closing(EmbeddedSource(path)) as embedded:
-            _wait(stack, through, embedded, list(windows.values()))
-            yield Both(through, embedded, windows, cursor)
-
-
-def _wait(stack: Stack, gateway: GatewaySource, embedded: EmbeddedSource, windows: Sequence[Window]) -> None:
-    def calls(source: GatewaySource | EmbeddedSource) -> list[int]:
-        return [sum(row.calls for row in source.cost(window, "stage")) for window in windows]
-
-    def spans(source: GatewaySource | EmbeddedSource) -> list[int]:
-        return [sum(row.spans for row in source.traces(window, 100)) for window in windows]
-
-    assert settled(lambda: calls(gateway), calls(embedded)) == calls(embedded)
-    if stack.has_tempo:
-        assert settled(lambda: spans(gateway), spans(embedded)) == spans(embedded)
-        turns = [embedded.count_turns(window) for window in windows]
-        assert settled(lambda: [gateway.count_turns(window) for window in windows], turns) == turns
+    """One for all tests of the module."""
+    with in_both(stack, sent, gateway, tmp_path_factory.mktemp("both")) as one:
+        yield one
 
 
 @pytest.fixture(params=["demo", "scene"])
