@@ -42,98 +42,88 @@ def _sum(value: float, at_s: int = 0, **attributes: Any) -> Metric:
     )
 
 
+EXEMPLAR = Exemplar(
+    time_unix_nano=T0, as_double=0.3, trace_id=identifier(1, 16), span_id=identifier(2, 8),
+    filtered_attributes=pairs({"k": "v"}),
+)  # fmt: skip
+HISTOGRAM = HistogramDataPoint(
+    time_unix_nano=T0, count=3, sum=0.9, min=0.1, max=0.5, bucket_counts=[1, 2, 0], explicit_bounds=[0.25, 1],
+    exemplars=[EXEMPLAR],
+)  # fmt: skip
+EXPONENTIAL = ExponentialHistogramDataPoint(
+    time_unix_nano=T0, count=4, sum=-1.5, scale=3, zero_count=1, zero_threshold=0.001,
+    positive=ExponentialHistogramDataPoint.Buckets(offset=-2, bucket_counts=[1, 1]),
+    negative=ExponentialHistogramDataPoint.Buckets(offset=5, bucket_counts=[1]),
+)  # fmt: skip
+SUMMARY = SummaryDataPoint(
+    time_unix_nano=T0, count=2, sum=3, quantile_values=[SummaryDataPoint.ValueAtQuantile(quantile=0.5, value=1)]
+)  # fmt: skip
+KINDS = (
+    _sum(7, model="gpt"),
+    Metric(name="depth", gauge=Gauge(data_points=[NumberDataPoint(time_unix_nano=T0, as_double=-0.5)])),
+    Metric(name="length", histogram=Histogram(data_points=[HISTOGRAM], aggregation_temporality=_DELTA)),
+    Metric(
+        name="fine",
+        exponential_histogram=ExponentialHistogram(data_points=[EXPONENTIAL], aggregation_temporality=_CUMULATIVE),
+    ),
+    Metric(name="old", summary=Summary(data_points=[SUMMARY])),
+)
+"""A metric of every kind, with what only its kind has."""
+
+KEPT = [
+    ("requests", "{call}", "Calls.", "sum", "cumulative", 1, '{"model":"gpt"}', None, "app", "tests", T0, T0, 7, None),
+    ("depth", "", "", "gauge", None, None, "{}", None, "app", "tests", T0, None, -0.5, None),
+    ("length", "", "", "histogram", "delta", None, "{}", "[0.25,1.0]", "app", "tests", T0, None, 0.9, 3),
+    ("fine", "", "", "exponential_histogram", "cumulative", None, "{}", None, "app", "tests", T0, None, -1.5, 4),
+    ("old", "", "", "summary", None, None, "{}", None, "app", "tests", T0, None, 3, 2),
+]
+"""What is in the tables of them: the columns of each series, and of its point."""
+
+DETAILS = [
+    {
+        "buckets": [1, 2, 0],
+        "min": 0.1,
+        "max": 0.5,
+        "exemplars": [
+            {
+                "time_ns": T0,
+                "value": 0.3,
+                "trace_id": "00000000000000000000000000000001",
+                "span_id": "0000000000000002",
+                "attributes": {"k": "v"},
+            }
+        ],
+    },
+    {
+        "scale": 3,
+        "zero_count": 1,
+        "zero_threshold": 0.001,
+        "positive": {"offset": -2, "buckets": [1, 1]},
+        "negative": {"offset": 5, "buckets": [1]},
+    },
+    {"quantiles": [[0.5, 1.0]]},
+]
+"""What is kept beside the columns, of those that have more."""
+
+
 def test_every_kind_is_kept(tmp_path: Path) -> None:
     """Sum, gauge, histogram, exponential histogram and summary, with what only they have."""
-    exemplar = Exemplar(
-        time_unix_nano=T0, as_double=0.3, trace_id=identifier(1, 16), span_id=identifier(2, 8),
-        filtered_attributes=pairs({"k": "v"}),
-    )  # fmt: skip
-    histogram = HistogramDataPoint(
-        time_unix_nano=T0, count=3, sum=0.9, min=0.1, max=0.5, bucket_counts=[1, 2, 0], explicit_bounds=[0.25, 1],
-        exemplars=[exemplar],
-    )  # fmt: skip
-    exponential = ExponentialHistogramDataPoint(
-        time_unix_nano=T0, count=4, sum=-1.5, scale=3, zero_count=1, zero_threshold=0.001,
-        positive=ExponentialHistogramDataPoint.Buckets(offset=-2, bucket_counts=[1, 1]),
-        negative=ExponentialHistogramDataPoint.Buckets(offset=5, bucket_counts=[1]),
-    )  # fmt: skip
-    summary = SummaryDataPoint(
-        time_unix_nano=T0, count=2, sum=3,
-        quantile_values=[SummaryDataPoint.ValueAtQuantile(quantile=0.5, value=1)],
-    )  # fmt: skip
     path = tmp_path / "store.db"
 
-    store(
-        path,
-        metrics(
-            _sum(7, model="gpt"),
-            Metric(name="depth", gauge=Gauge(data_points=[NumberDataPoint(time_unix_nano=T0, as_double=-0.5)])),
-            Metric(name="length", histogram=Histogram(data_points=[histogram], aggregation_temporality=_DELTA)),
-            Metric(
-                name="fine",
-                exponential_histogram=ExponentialHistogram(
-                    data_points=[exponential], aggregation_temporality=_CUMULATIVE
-                ),
-            ),
-            Metric(name="old", summary=Summary(data_points=[summary])),
-        ),
-    )
+    store(path, metrics(*KINDS))
 
-    assert query(
+    rows = query(
         path,
         "SELECT series.name, unit, description, kind, temporality, monotonic, attributes, bounds, service, scope.name, "
         "time_ns, start_ns, value, count "
         "FROM series JOIN points ON series_id = series.id JOIN resource ON resource.id = resource_id "
         "JOIN scope ON scope.id = scope_id ORDER BY series.id",
-    ) == [
-        (
-            "requests",
-            "{call}",
-            "Calls.",
-            "sum",
-            "cumulative",
-            1,
-            '{"model":"gpt"}',
-            None,
-            "app",
-            "tests",
-            T0,
-            T0,
-            7,
-            None,
-        ),
-        ("depth", "", "", "gauge", None, None, "{}", None, "app", "tests", T0, None, -0.5, None),
-        ("length", "", "", "histogram", "delta", None, "{}", "[0.25,1.0]", "app", "tests", T0, None, 0.9, 3),
-        ("fine", "", "", "exponential_histogram", "cumulative", None, "{}", None, "app", "tests", T0, None, -1.5, 4),
-        ("old", "", "", "summary", None, None, "{}", None, "app", "tests", T0, None, 3, 2),
-    ]
+    )
     details = [
         json.loads(row[0]) for row in query(path, "SELECT detail FROM points WHERE detail NOT NULL ORDER BY series_id")
     ]
-    assert details == [
-        {
-            "buckets": [1, 2, 0],
-            "min": 0.1,
-            "max": 0.5,
-            "exemplars": [
-                {
-                    "time_ns": T0,
-                    "value": 0.3,
-                    "trace_id": "00000000000000000000000000000001",
-                    "span_id": "0000000000000002",
-                    "attributes": {"k": "v"},
-                }
-            ],
-        },
-        {
-            "scale": 3,
-            "zero_count": 1,
-            "zero_threshold": 0.001,
-            "positive": {"offset": -2, "buckets": [1, 1]},
-            "negative": {"offset": 5, "buckets": [1]},
-        },
-        {"quantiles": [[0.5, 1.0]]},
-    ]
+    assert rows == KEPT
+    assert details == DETAILS
 
 
 def test_a_series_is_one_whatever_the_order_of_its_attributes(tmp_path: Path) -> None:
