@@ -15,6 +15,7 @@ from opentelemetry.trace import SpanContext
 from stagelight import _runtime
 from stagelight._guard import guard
 from stagelight._inbound import REQUEST_KEY, Inbound, accepted_id, new_id
+from stagelight._lifecycle import SPAN_KEY
 from stagelight._request_identity import Headers, identity_of
 from stagelight._turns import RequestTurn
 from stagelight.conventions import attributes as a
@@ -64,6 +65,12 @@ class Exchange:
             before = propagate.extract(dict(self._headers), before)
         self.inbound.entry = before
         return otel_context.set_value(REQUEST_KEY, self.inbound, before)
+
+    def enter_mounted(self) -> None:
+        """An application that is mounted in another begins; it may have a server's span of its own."""
+        span = otel_context.get_current().get(SPAN_KEY)
+        if span is not None:
+            self.inbound.mounted = (*self.inbound.mounted, span)
 
     def answer(self) -> tuple[tuple[str, str], ...]:
         """Headers for the answer: the request's id, and the trace in which the request was served."""

@@ -44,7 +44,7 @@ class Inbound:
         name: names the turn when a stage runs, low cardinality; ``None`` where no turn is to be opened.
     """
 
-    __slots__ = ("_lock", "entry", "identity", "name", "over", "request_id", "start_ns", "start_s", "turn")
+    __slots__ = ("_lock", "entry", "identity", "mounted", "name", "over", "request_id", "start_ns", "start_s", "turn")
 
     def __init__(
         self, request_id: str | None, identity: Identity, *, name: Callable[[], tuple[str, str | None]] | None = None
@@ -56,6 +56,8 @@ class Inbound:
         self.start_s = _clock.seconds()
         self.entry: Context | None = None
         """The context in which the application was entered: its span is the server's."""
+        self.mounted: tuple[Any, ...] = ()
+        """Spans that the servers of mounted applications made on the way."""
         self.turn: Any = None
         """The request's own turn, once a stage has opened it (``_turns.RequestTurn``)."""
         self.over = False

@@ -278,6 +278,10 @@ class RequestTurn(Turn):
         self.entry_span = before.get(SPAN_KEY)
         self._begin_turn(before, inbound, (inbound.start_ns, inbound.start_s))
 
+    def stands_for(self, span: Any) -> bool:
+        """Whether a span is that of a server, in whose place the request's stages see their turn."""
+        return span is self.entry_span or any(span is one for one in self._inbound.mounted)
+
     def answered(self, status: int | None, error: BaseException | None, *, abandoned: bool) -> None:
         """End with the request: how it went is what its client saw.
 
@@ -364,7 +368,7 @@ def _opened_turn(inbound: Inbound) -> RequestTurn:
 
 
 def context_below(turn: Turn | None, now: Context) -> Context:
-    """The current context; directly below the server's span, with the span of the request's own turn instead."""
-    if isinstance(turn, RequestTurn) and now.get(SPAN_KEY) is turn.entry_span:
+    """The current context; directly below a server's span, with the span of the request's own turn instead."""
+    if isinstance(turn, RequestTurn) and turn.stands_for(now.get(SPAN_KEY)):
         return Context({**now, SPAN_KEY: turn.span})
     return now

@@ -59,8 +59,13 @@ class RequestMiddleware:
             await AnswerHeaders(self)(scope, receive, send)
             return
         exchange: Exchange | None = scope[_EXCHANGE]
+        if exchange is None:
+            await self.app(scope, receive, send)
+            return
         # A server's instrumentation between this and an outer one of ours begins a context of its own.
-        if exchange is None or current_inbound() is exchange.inbound:
+        if current_inbound() is exchange.inbound:
+            with guard("request"):
+                exchange.enter_mounted()
             await self.app(scope, receive, send)
             return
         watch = _Watch(exchange, receive, send)
@@ -169,12 +174,31 @@ def _headers(scope: Scope) -> dict[str, str]:
 
 def _name(scope: Scope) -> tuple[str, str | None]:
     """Name of the turn and template of the route: ``POST /answers/{id}``; never the path itself, which holds ids."""
-    route = getattr(_route(scope), "path", None)
+    found = _route(scope)
+    route = getattr(found, "path", None)
     method = scope.get("method") or "websocket"
     if isinstance(route, str):
+        mounts = _mounts(scope, found)
+        route = mounts if mounts and hasattr(found, "routes") else mounts + route  # the last mount is a route as well
         return f"{method} {route}", route
     endpoint = scope.get("endpoint")
     return f"{method} {getattr(endpoint, '__name__', 'request')}", None
+
+
+def _mounts(scope: Scope, route: Any) -> str:
+    """Template of the mounts that lead to a route: ``/tenants/{tenant}``; empty without one, or without a sure one."""
+    outside, path = scope.get("app_root_path"), scope.get("root_path")
+    if not isinstance(outside, str) or not isinstance(path, str) or not path.startswith(outside):
+        return ""
+    parts = path.removeprefix(outside).split("/")
+    of_the_route = {} if hasattr(route, "routes") else getattr(route, "param_convertors", {})
+    for name, value in (scope.get("path_params") or {}).items():
+        if name in of_the_route:
+            continue
+        if str(value) not in parts:  # it is written in another way, or as a part of something: nobody knows where
+            return ""
+        parts[parts.index(str(value))] = f"{{{name}}}"
+    return "/".join(parts)
 
 
 def _route(scope: Scope) -> Any:
