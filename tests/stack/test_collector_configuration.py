@@ -23,6 +23,7 @@ FOLDER = ROOT / "collector"
 EXAMPLES = sorted(path.name for path in (FOLDER / "examples").glob("*.yaml"))
 MAIN: Mapping[str, Any] = yaml.safe_load((FOLDER / "collector.yaml").read_text())
 PROCESSORS: Mapping[str, Any] = MAIN["processors"]
+LARGEST: int = MAIN["receivers"]["otlp"]["protocols"]["http"]["max_request_body_size"]
 
 # Older or other words for a type that the Collector prints under one name.
 BUILDER_NAMES = {
@@ -125,6 +126,7 @@ def test_queues(exporter: str) -> None:
         assert ("batch" in queue, queue["num_consumers"]) == (False, 1)
     else:
         assert queue["batch"]["sizer"] == "bytes"
+        assert queue["batch"]["max_size"] > queue["batch"]["min_size"] + LARGEST, "one item, with others, is not split"
     assert fields["retry_on_failure"]["max_elapsed_time"] == "0s"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -319,10 +320,11 @@ def test_raw_ids_become_the_pseudonyms_of_the_package(collector: tuple[Stack, Ou
     put(raw, "user.id", "jane@example.com")
     put(raw, a.SESSION_ID, "s-1")
     log, record = log_request()
+    another = partial(request.resource_spans[0].scope_spans[0].spans.add, trace_id=raw.trace_id, span_id=b"12345678")
     for into, ids in (
-        (request.resource_spans[0].scope_spans[0].spans.add(name="tagged"), {"user.id": tagged, a.USER_HASH: "own"}),
-        (request.resource_spans[0].scope_spans[0].spans.add(name="number"), {"user.id": 4711}),
-        (request.resource_spans[0].scope_spans[0].spans.add(name="ours"), {a.USER_HASH: tagged, a.SESSION_ID: tagged}),
+        (another(name="tagged"), {"user.id": tagged, a.USER_HASH: "own"}),
+        (another(name="number"), {"user.id": 4711}),
+        (another(name="ours"), {a.USER_HASH: tagged, a.SESSION_ID: tagged}),
         (record, {"enduser.id": "jane"}),
     ):
         for key, content in ids.items():

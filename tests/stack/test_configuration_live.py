@@ -23,7 +23,7 @@ from stagelight.conventions.metrics import METRICS, STAGELIGHT_TELEMETRY_DROPPED
 HOUR_NS = 3_600_000_000_000
 
 BORN_WITH_A_FAILURE = re.compile(
-    r"otelcol_exporter_(?:send|enqueue)_failed_\w+|otelcol_processor_filter_datapoints_filtered"
+    r"otelcol_exporter_(?:send|enqueue)_failed_\w+|otelcol_processor_filter_(?:datapoints|spans)_filtered"
     r"|(?:loki_discarded_samples|tempo_discarded_spans)_total"
 )
 """Seen below, and in the tests of faults."""
