@@ -19,6 +19,7 @@ from stagelight._ledger import record_usage
 from stagelight._lifecycle import CALL_KEY, Scope, end_span
 from stagelight._operations import OPERATIONS, PRICED_STAGES, span_name
 from stagelight._pace import Pace
+from stagelight._shares import Interval
 from stagelight._streaming import Stream
 from stagelight._turns import Turn, context_below, turn_of_a_stage
 from stagelight._upstream import offered, running, tell, told
@@ -193,12 +194,13 @@ class Call(Scope):
     def stream_began(self) -> None:
         super().stream_began()
         if self._turn is not None:
-            self._turn.hold()
+            so_far = NO_USAGE if self.stage in PRICED_STAGES else None
+            self._turn.hold(id(self), Interval(self.stage, self.start_s, self.start_s), cost=so_far)
 
     def stream_ended(self, outcome: Outcome, kind: str | None, end_s: float, *, ends_scope: bool) -> None:
         super().stream_ended(outcome, kind, end_s, ends_scope=ends_scope)
         if self._turn is not None:
-            self._turn.release(outcome, kind, end_s)
+            self._turn.release(id(self), outcome, kind, end_s)
 
     def aside(self, work: Callable[[], None]) -> None:
         """Do ``work`` later: called inside a garbage collection."""

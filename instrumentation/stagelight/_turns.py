@@ -103,6 +103,7 @@ class Turn(Scope):
         "_end_s",
         "_first_audio_s",
         "_first_token_s",
+        "_held",
         "_totals",
         "_unbilled",
         "identity",
@@ -118,6 +119,8 @@ class Turn(Scope):
         self.identity = identity
         self.outer: Turn | None = None
         self._end_s: float | None = None
+        self._held: dict[int, _Entry] = {}
+        """Calls whose stream was open at the last look; after the end, those that it did not wait for."""
         self._totals = _Totals()
         self._first_token_s: float | None = None
         self._first_audio_s: float | None = None
@@ -150,21 +153,36 @@ class Turn(Scope):
     def stream_began(self) -> None:
         super().stream_began()
         if self.outer is not None:
-            self.outer.hold()
+            self.outer.stream_began()
 
     def stream_ended(self, outcome: Outcome, kind: str | None, end_s: float, *, ends_scope: bool) -> None:
         super().stream_ended(outcome, kind, end_s, ends_scope=ends_scope)
         if self.outer is not None:
-            self.outer.release(outcome, kind, end_s)
+            self.outer.release(None, outcome, kind, end_s)
 
-    def hold(self) -> None:
-        """A stream of one of its calls began: the turn stays open until that has ended."""
-        self.stream_began()
+    def hold(self, call: int, interval: Interval, *, cost: Cost | None) -> None:
+        """A stream of one of its calls began: the turn stays open until that has ended.
 
-    def release(self, outcome: Outcome, kind: str | None, end_s: float) -> None:
+        Args:
+            call: id of the call among those that are held.
+            interval: what it is, and when it began.
+            cost: what is known of its cost, should the turn end before it.
+        """
+        if self._end_s is None:
+            self._held[call] = _Entry(interval, None, cost)
+        super().stream_began()
+        if self.outer is not None:
+            self.outer.hold(call, interval, cost=cost)
+
+    def release(self, call: int | None, outcome: Outcome, kind: str | None, end_s: float) -> None:
         """A stream of one of its calls ended; its outcome is the turn's where the stream was all that was left."""
+        if call is not None and (self._end_s is None or end_s <= self._end_s):
+            self._held.pop(call, None)
         left = self._block_used and not self._blocks
-        self.stream_ended(outcome if left else "completed", kind if left else None, end_s, ends_scope=False)
+        outcome, kind = (outcome, kind) if left else ("completed", None)
+        super().stream_ended(outcome, kind, end_s, ends_scope=False)
+        if self.outer is not None:
+            self.outer.release(call, outcome, kind, end_s)
 
     def chunk(self, item: Any) -> None:
         """A turn records no chunks of its own: its calls do."""
@@ -184,7 +202,7 @@ class Turn(Scope):
             self.outer.first(stage, moment_s)
 
     def add(self, stage: Stage, start_s: float, end_s: float, usage: Usage | None, cost: Cost | None) -> None:
-        """A call of this turn ended; one that ends after the turn is in the trace only."""
+        """A call of this turn ended; what one that ends after the turn used is in the trace only."""
         if self._end_s is None or end_s <= self._end_s:
             self._totals.add(_Entry(Interval(stage, start_s, end_s), usage, cost))
         if self.outer is not None:
@@ -242,6 +260,8 @@ class Turn(Scope):
 
     def _facts(self, end_s: float, outcome: Outcome) -> TurnFacts:
         totals = self._totals
+        for held in list(self._held.values()):  # what they used is not known yet, but they are calls
+            totals.add(held._replace(interval=held.interval._replace(end=end_s)))
         totals.fold()
         return TurnFacts(
             kind=self.kind,
