@@ -150,6 +150,24 @@ def test_calls_of_processes_that_do_not_say_which_they_are(collector: tuple[Stac
     assert len(eventually(series, bool)) == 1
 
 
+def test_histograms_without_bounds_keep_nobody_busy(collector: tuple[Stack, Outputs]) -> None:
+    """Scales and buckets that no measurement has are dropped: summing them up took hours, or for ever."""
+    stack, outputs = collector
+    request, _ = metric_request("app.noticed")
+    metrics = request.resource_metrics[0].scope_metrics[0].metrics
+    for scale, offset in ((2**31 - 1, 0), (-(2**31), 0), (0, 2**31 - 1), (0, -(2**31)), (20, 2**26)):
+        for _ in range(2):  # the second one of a series is added to the first
+            histogram = metrics.add(name=f"app.took.{scale}.{offset}").exponential_histogram
+            histogram.aggregation_temporality = 1
+            point = histogram.data_points.add(time_unix_nano=time.time_ns(), count=1, scale=scale)
+            point.positive.offset = offset
+            point.positive.bucket_counts.extend([0, 1])
+    send(stack, "metrics", request)
+    kinds = eventually(outputs.kinds, lambda kinds: "app.noticed" in kinds)
+
+    assert {name for name in kinds if name.startswith("app.")} == {"app.noticed", f"app.took.20.{2**26}"}
+
+
 def test_secrets_of_a_service_are_masked_by_name(collector: tuple[Stack, Outputs]) -> None:
     """Names that begin like those of the conventions are looked at as well."""
     stack, outputs = collector

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +12,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import yaml
 from stack.native import Stack
+from stack.programs import ROOT, program
 from stack.waiting import eventually
 
 
@@ -62,3 +65,20 @@ def test_a_service_outside_is_called_while_prometheus_works(tmp_path: Path) -> N
 
     assert {alert["labels"]["alertname"] for call in calls for alert in call["alerts"]} == {"Watchdog"}
     assert {(call["receiver"], call["status"]) for call in calls} == {("dead-mans-switch", "firing")}
+
+
+def test_the_examples_of_receivers_are_valid(tmp_path: Path) -> None:
+    """Without their comment signs, all receivers of the shipped file pass Alertmanager's own check."""
+    shipped = (ROOT / "prometheus" / "alertmanager" / "alertmanager.yml").read_text(encoding="utf-8")
+    head, _, receivers = shipped.partition("\nreceivers:\n")
+    examples = re.sub(r"(?m)^( +)# (?=( |- )*[a-z_]+:)", r"\1", receivers)
+    head = head.replace("# - match", "- match").replace("#   receiver", "  receiver")
+    file = tmp_path / "alertmanager.yml"
+    file.write_text(f"{head}\nreceivers:\n{examples}", encoding="utf-8")
+    names = [receiver["name"] for receiver in yaml.safe_load(file.read_text())["receivers"]]
+    checked = subprocess.run(
+        [program("amtool"), "check-config", file], check=False, capture_output=True, text=True, timeout=60
+    )
+
+    assert names == ["nobody", "dead-mans-switch", "chat", "on-call", "mail", "own-service"]
+    assert (checked.returncode, checked.stderr) == (0, "")
