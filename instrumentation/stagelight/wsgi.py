@@ -32,13 +32,15 @@ class RequestMiddleware:
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """Serve one request."""
-        exchange = quietly("request", lambda: Exchange(_headers(environ), lambda: _name(environ)), None)
+        route = _Route(environ)
+        exchange = quietly("request", lambda: Exchange(_headers(environ), route.name), None)
         context = None if exchange is None else quietly("request", exchange.enter, None)
         if exchange is None or context is None:
             return self.app(environ, start_response)
 
         def started(status: str, headers: list[tuple[str, str]], *rest: Any, **named: Any) -> Any:
             with guard("request headers"):
+                route.look()
                 exchange.status = int(status[:3])
                 present = {name.lower() for name, _ in headers}
                 headers = [*headers, *(pair for pair in exchange.answer() if pair[0] not in present)]
@@ -124,8 +126,23 @@ def _headers(environ: Environ) -> dict[str, str]:
     }
 
 
-def _name(environ: Environ) -> tuple[str, str | None]:
-    """Name of the turn and template of the route, which Flask's request knows; never the path itself."""
-    route = getattr(getattr(environ.get("werkzeug.request"), "url_rule", None), "rule", None)
-    method = str(environ.get("REQUEST_METHOD", "request"))
-    return (f"{method} {route}", route) if isinstance(route, str) else (method, None)
+class _Route:
+    """What the turn of a request is called."""
+
+    __slots__ = ("_environ", "_template")
+
+    def __init__(self, environ: Environ) -> None:
+        self._environ = environ
+        self._template: str | None = None
+
+    def look(self) -> None:
+        """See which route was found; Flask forgets it before an answer is made that is made while it is sent."""
+        rule = getattr(getattr(self._environ.get("werkzeug.request"), "url_rule", None), "rule", None)
+        if isinstance(rule, str):
+            self._template = rule
+
+    def name(self) -> tuple[str, str | None]:
+        """Name of the turn and template of the route, which Flask's request knows; never the path itself."""
+        self.look()
+        method = str(self._environ.get("REQUEST_METHOD", "request"))
+        return (method if self._template is None else f"{method} {self._template}"), self._template
