@@ -106,8 +106,8 @@ def test_a_dead_collector_is_mentioned_once_a_minute(protocol: str, caplog: pyte
     lost = {name: balance().dropped for name, balance in providers.balances.items()}
 
     assert len(lines) == 2
-    assert all(line.startswith("not delivered and dropped: ") for line in lines)
-    said = [dict(pair.split() for pair in line.split("; ")[0].split(": ")[1].split(", ")) for line in lines]
+    assert all(line.startswith("stagelight: not delivered and dropped: ") for line in lines)
+    said = [dict(pair.split() for pair in line.split("; ")[0].split(": ")[2].split(", ")) for line in lines]
     for signal, drops in lost.items():
         assert sum(int(each.get(signal, 0)) for each in said) == sum(drops.values()) > 0
 
@@ -144,9 +144,9 @@ def test_the_words_that_are_quoted_are_about_what_was_lost(caplog: pytest.LogCap
     complaints.end()
 
     assert [record.getMessage() for record in caplog.records] == [
-        "not delivered and dropped: traces 2; the exporter says: no traces",
-        "not delivered and dropped: traces 1",
-        "not delivered and dropped: logs 3; the exporter says: no logs",
+        "stagelight: not delivered and dropped: traces 2; the exporter says: no traces",
+        "stagelight: not delivered and dropped: traces 1",
+        "stagelight: not delivered and dropped: logs 3; the exporter says: no logs",
     ]
 
 

@@ -105,7 +105,8 @@ class Complaints(logging.Filter):
         if lost:
             reason = reasons[0] if reasons else ""
             items = ", ".join(f"{signal} {count}" for signal, count in lost.items())
-            logger.warning("not delivered and dropped: %s%s", items, reason and f"; the exporter says: {reason}")
+            cause = reason and f"; the exporter says: {reason}"
+            logger.warning("stagelight: not delivered and dropped: %s%s", items, cause)
 
     def begin(self) -> None:
         """Listen to the exporters, and let little be said of values that are cut."""
