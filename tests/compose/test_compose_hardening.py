@@ -153,7 +153,7 @@ def test_only_alertmanager_has_a_way_out() -> None:
     closed = {"com.docker.network.bridge.enable_ip_masquerade": "false"}
 
     assert FILE["networks"] == {
-        "ingest": {"name": "stagelight-ingest", "attachable": True, "driver_opts": closed},
+        "ingest": {"name": "${COMPOSE_PROJECT_NAME:-stagelight}-ingest", "attachable": True, "driver_opts": closed},
         "backend": {"internal": True},
         "ui": {"driver_opts": closed},
         "egress": {},
@@ -270,6 +270,9 @@ def test_prometheus_is_closed() -> None:
     command = SERVICES["prometheus"]["command"]
 
     assert "--web.cors.origin=none" in command
+    (samples,) = (int(flag.partition("=")[2]) for flag in command if flag.startswith("--query.max-samples="))
+    memory = int(SERVICES["prometheus"]["mem_limit"].removesuffix("m")) * 2**20
+    assert samples * 16 < memory / 2, "no query, of 16 bytes a sample, ends the service"
     assert [flag for flag in command if re.search(r"lifecycle|admin-api", flag)] == []
 
 

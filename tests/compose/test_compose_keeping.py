@@ -71,7 +71,7 @@ def left(deployment: Deployment) -> list[str]:
         *engine.podman("volume", "ls", "--quiet").split(),
         *engine.podman("network", "ls", "--format={{.Name}}").split(),
     ]
-    return [name for name in names if name.startswith((deployment.project, "stagelight-ingest"))]
+    return [name for name in names if name.startswith(deployment.project)]
 
 
 def test_data_and_secrets_outlive_the_containers(

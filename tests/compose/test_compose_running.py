@@ -176,7 +176,7 @@ def test_networks_are_separate(deployment: Deployment) -> None:
     addresses = [networks[name][backend]["IPAddress"] + path for name, path in paths.items()]
     collector = "collector:4318/v1/traces"
 
-    from_ingest = answers_from_inside(engine, "stagelight-ingest", [collector, *names, *addresses])
+    from_ingest = answers_from_inside(engine, f"{deployment.project}-ingest", [collector, *names, *addresses])
     from_ui = answers_from_inside(engine, f"{deployment.project}_ui", [*names, *addresses])
     from_backend = answers_from_inside(engine, backend, [*names, *addresses])
 

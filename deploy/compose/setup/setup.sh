@@ -44,7 +44,8 @@ place() {  # place FILE UID
 
 # Creates a secret unless it is there; of two that start together, one wins.
 keep() {  # keep NAME
-  [ -e "$ALL/$1" ] && return
+  [ -s "$ALL/$1" ] && return
+  [ -e "$ALL/$1" ] && [ ! -s "$ALL/$1" ] && rm -f "$ALL/$1"  # the machine stopped while it was made
   new=$(mktemp "$ALL/.new.XXXXXX")
   cat > "$new"
   chmod 0400 "$new"
