@@ -260,6 +260,8 @@ class LangChainInstrumentor(Instrumentor):
             "Inputs, outputs, prompts, documents, arguments of tools, and other metadata.",
             "Nodes, nested chains and graphs, prompts and parsers, which are no stages.",
             "Embeddings, which have no callbacks: their clients record them.",
+            "The owner in the `metadata` of a model, retriever or tool that is called alone, outside of any chain or"
+            " graph: call it inside `stagelight.turn(tenant=...)`.",
             "The usage of a streamed call, unless the model is told to ask for it (`stream_usage=True` of"
             " `ChatOpenAI`).",
         ),
