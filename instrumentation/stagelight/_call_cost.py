@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from decimal import Decimal
-from functools import partial
 
 from stagelight import cost
 from stagelight._guard import quietly
@@ -47,15 +46,18 @@ def price_of(
     address, port = request.server_address, request.server_port or 443
     told = bool(hosts) and (address in hosts or f"{address}:{port}" in hosts)
     tier = response.service_tier if response is not None else None
-    price = partial(
-        cost.price,
-        usage,
-        provider=provider,
-        request_model=request.model,
-        response_model=response.model if response is not None else None,
-        operation=request.operation,
-        service_tier=tier or request.service_tier,
-        at=at,
-        server_address=None if told else address,
-    )
+    model = response.model if response is not None else None
+
+    def price() -> Cost:
+        return cost.price(
+            usage,
+            provider=provider,
+            request_model=request.model,
+            response_model=model,
+            operation=request.operation,
+            service_tier=tier or request.service_tier,
+            at=at,
+            server_address=None if told else address,
+        )
+
     return quietly("price", price, NO_USAGE)
