@@ -74,14 +74,15 @@ class BatchQueue(Generic[Item]):
         self._settled = 0
         self._hurry_until = 0
         self._closed = False
-        self._changed = threading.Condition()  # re-entrant: a span may end inside a garbage collection
+        self._lock = threading.RLock()  # re-entrant: a span may end inside a garbage collection
+        self._changed = threading.Condition(self._lock)
         self._thread: threading.Thread | None = None
 
     def put(self, item: Item) -> None:
         """Queue one item; the newest is dropped and counted when the queue is full. Never blocks, never raises."""
         size = self._size(item)
         self.account.made()
-        with self._changed:
+        with self._lock:
             reason = self._refusal(size)
             if reason is None:
                 self._items.append((item, size))
