@@ -8,7 +8,19 @@ from typing import Any
 
 from stagelight._operations import operation_name, span_name
 from stagelight.conventions import attributes as a
-from stagelight.facts import CallFacts, Cost, Identity, Partial, Priced, Request, Stage, TurnFacts, Unpriced, Usage
+from stagelight.facts import (
+    COMPONENTS,
+    CallFacts,
+    Cost,
+    Identity,
+    Partial,
+    Priced,
+    Request,
+    Stage,
+    TurnFacts,
+    Unpriced,
+    Usage,
+)
 
 __all__ = [
     "call_attributes",
@@ -272,6 +284,9 @@ def call_attributes(facts: CallFacts, identity: Identity, *, upstream_cost: bool
     return found
 
 
+_COMPONENT_KEYS = {component: f"{a.STAGELIGHT_COST_COMPONENTS}.{component}" for component in COMPONENTS}
+
+
 def ledger_attributes(facts: CallFacts, identity: Identity) -> Attributes:
     """The usage event of one priced or unpriced call: enough to sum spend by anything, without the span."""
     found = start_attributes(facts.stage, facts.request)
@@ -287,7 +302,7 @@ def ledger_attributes(facts: CallFacts, identity: Identity) -> Attributes:
     _cost(found, facts.cost)
     if isinstance(facts.cost, Priced | Partial):
         for component, amount in facts.cost.components.items():
-            found[f"{a.STAGELIGHT_COST_COMPONENTS}.{component}"] = float(amount)
+            found[_COMPONENT_KEYS[component]] = float(amount)
     found[a.STAGELIGHT_OUTCOME] = facts.outcome
     if facts.error_type is not None:
         found[a.ERROR_TYPE] = facts.error_type

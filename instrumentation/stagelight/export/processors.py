@@ -29,10 +29,12 @@ _VALUE_BYTES = 64
 _DEEPEST = 8  # containers further down weigh as one value
 _SHUTDOWN_S = 2.0
 _NO_CONTEXT = Context()
-_SMALL = frozenset({int, float, bool})
+_SMALL = frozenset({int, float, bool, type(None)})
 
 
 def _value_size(value: Any, depth: int = 0) -> int:
+    if type(value) in _SMALL:
+        return _VALUE_BYTES
     if isinstance(value, str):
         return _VALUE_BYTES + (len(value) if value.isascii() else 4 * len(value))
     if isinstance(value, bytes):
