@@ -310,7 +310,7 @@ def test_refusals_become_alerts_and_changes_are_loaded(tmp_path: Path) -> None:
         shipped = file.read_text()
         file.write_text(shipped.replace("scrape_interval: 15s\n  scrape_timeout: 10s", "scrape_interval: 1s"))
         message, record = log_request()
-        record.time_unix_nano += HOUR_NS
+        record.time_unix_nano += 26 * HOUR_NS
         send(stack, "logs", message)
         wrong, point = metric_request("app.wrong")
         point.time_unix_nano += HOUR_NS
@@ -331,7 +331,7 @@ def test_loki_says_what_it_refuses(tmp_path: Path) -> None:
     """What Loki refuses is in the counter that the alert reads, with its reason."""
     with Stack(tmp_path, ["loki"]) as stack:
         message, record = log_request({"service.name": "early"})
-        record.time_unix_nano += HOUR_NS
+        record.time_unix_nano += 26 * HOUR_NS
         body = message.SerializeToString()
         with pytest.raises(Refused, match="too new"):
             request("POST", f"{stack.url('loki')}/otlp/v1/logs", body, {"content-type": "application/x-protobuf"})
