@@ -16,7 +16,7 @@ __all__ = ["Loki", "Record", "TooManyRecords", "label", "quoted"]
 
 _PAGE: Final = 5_000
 _REACH_NS: Final = 400 * 86_400 * 1_000_000_000  # max_query_length, and as long as usage events are kept
-_AHEAD_NS: Final = 3600 * 1_000_000_000  # further ahead than Loki takes records
+_AHEAD_NS: Final = 26 * 3600 * 1_000_000_000  # further ahead than Loki takes records
 _MS: Final = 1_000_000
 
 
