@@ -139,7 +139,11 @@ def test_tempo_refuses_what_it_cannot_take() -> None:
     """No limit that discards what was acknowledged; those that refuse are Tempo's own, and say when to try again."""
     tempo = yaml.safe_load((ROOT / "tempo" / "tempo.yaml").read_text())
 
-    assert tempo["overrides"]["defaults"]["ingestion"] == {"max_traces_per_user": 0}
+    collector = yaml.safe_load((ROOT / "collector" / "collector.yaml").read_text())
+    largest = collector["exporters"]["otlp_grpc/tempo"]["sending_queue"]["batch"]["max_size"]
+
+    assert tempo["overrides"]["defaults"]["ingestion"] == {"max_traces_per_user": 0, "burst_size_bytes": 32 << 20}
+    assert largest < 32 << 20
     assert "retry_after_on_resource_exhausted" not in tempo["distributor"]  # five seconds by default
 
 
