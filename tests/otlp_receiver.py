@@ -51,11 +51,13 @@ class Received:
 
 
 @contextmanager
-def receiver() -> Iterator[tuple[Received, str]]:
-    """A receiver on a free port, and its endpoint."""
+def receiver(*, keeps_connections: bool = False) -> Iterator[tuple[Received, str]]:
+    """A receiver on a free port, and its endpoint; connections stay open when asked for, as Collectors do it."""
     received = Received()
 
     class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1" if keeps_connections else "HTTP/1.0"
+
         def do_POST(self) -> None:
             received.take(self.path, self.rfile.read(int(self.headers["Content-Length"])))
             self.send_response(200)

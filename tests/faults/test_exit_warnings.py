@@ -4,13 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
 
-from otlp_receiver import environment
+from otlp_receiver import environment, receiver
 
 LIMIT_S = 60
 
@@ -27,37 +22,9 @@ with stagelight.llm(provider="acme", model="m"):
 """
 
 
-@contextmanager
-def keeping_connections() -> Iterator[str]:
-    """Endpoint of a server that answers everything and keeps its connections open, as Collectors do."""
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_POST(self) -> None:
-            self.rfile.read(int(self.headers["Content-Length"]))
-            self.send_response(200)
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-
-        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's word
-            """Say nothing."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        thread.join(LIMIT_S)
-        server.server_close()
-
-
 def test_no_connection_is_left_open_at_exit() -> None:
     """Under ``-X dev -W error`` a process that exported before and at its end writes nothing to its standard error."""
-    with keeping_connections() as endpoint:
+    with receiver(keeps_connections=True) as (received, endpoint):
         ended = subprocess.run(
             [sys.executable, "-X", "dev", "-W", "error", "-c", WORK],
             env=environment(endpoint),
@@ -68,3 +35,4 @@ def test_no_connection_is_left_open_at_exit() -> None:
         )
 
     assert (ended.returncode, ended.stderr) == (0, "")
+    assert len(received.span_ids) == 3
