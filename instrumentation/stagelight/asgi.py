@@ -192,6 +192,8 @@ def _mounts(scope: Scope, route: Any) -> str:
         return ""
     parts = path.removeprefix(outside).split("/")
     of_the_route = {} if hasattr(route, "routes") else getattr(route, "param_convertors", {})
+    if any(parts) and of_the_route and _names_in_mounts(scope.get("router")) & of_the_route.keys():
+        return ""  # the value of the mount's parameter is not there any more, so that it cannot be taken out
     for name, value in (scope.get("path_params") or {}).items():
         if name in of_the_route:
             continue
@@ -199,6 +201,12 @@ def _mounts(scope: Scope, route: Any) -> str:
             return ""
         parts[parts.index(str(value))] = f"{{{name}}}"
     return "/".join(parts)
+
+
+def _names_in_mounts(router: Any) -> set[str]:
+    """Parameters of all mounts of a router, and of what is mounted there."""
+    mounts = [route for route in getattr(router, "routes", None) or () if hasattr(route, "routes")]
+    return set().union(*(getattr(mount, "param_convertors", ()) for mount in mounts), *map(_names_in_mounts, mounts))
 
 
 def _route(scope: Scope) -> Any:

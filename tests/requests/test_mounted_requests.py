@@ -62,6 +62,8 @@ def application() -> Starlette:
         ("/numbers/42/plain/7", "/numbers/{id}/plain"),
         ("/numbers/042/ask", "/ask"),
         ("/prefix-acme/ask", "/ask"),
+        ("/tenants/acme/of/initech", "/of/{tenant}"),
+        ("/routes/deeper/of/initech", "/of/{tenant}"),
     ],
 )
 def test_a_turn_has_the_templates_of_the_mounts(path: str, template: str) -> None:
